@@ -1,0 +1,79 @@
+// Package models is what a model is to Ebb: the question it answers, where it is served, how a picture becomes its
+// input and how its output becomes an answer. A model is one YAML document.
+//
+// It knows nothing of events, brokers or HTTP.
+package models
+
+// Definition is one model. The YAML keys are the fields' tags; Parse documents the defaults.
+type Definition struct {
+	Name     string   `yaml:"name"`     // a DNS label: it becomes part of names in Kubernetes
+	Question string   `yaml:"question"` // "Is it a cat?"; empty for a model that only classifies
+	Subject  string   `yaml:"subject"`  // "a cat", for "Yes, a cat" and "No, not a cat"; required with a question
+	Serving  Serving  `yaml:"serving"`
+	Input    Input    `yaml:"input"`
+	Output   Output   `yaml:"output"`
+	Batching Batching `yaml:"batching"`
+}
+
+// Serving says where the network is served, in TensorFlow Serving's terms.
+type Serving struct {
+	Address   string `yaml:"address"`   // gRPC target, "host:port"
+	Model     string `yaml:"model"`     // the network's name there
+	Version   int64  `yaml:"version"`   // 0: the latest
+	Label     string `yaml:"label"`     // instead of a version
+	Signature string `yaml:"signature"` // default "serving_default"
+}
+
+// The ways in which a network takes a picture.
+const (
+	KindTensor  = "tensor"  // a tensor of pixels
+	KindEncoded = "encoded" // a string tensor of JPEG files; the network decodes and resizes
+)
+
+// Input says how a picture becomes the network's input.
+type Input struct {
+	Tensor   string    `yaml:"tensor"`   // the signature's input name
+	Kind     string    `yaml:"kind"`     // KindTensor (default) or KindEncoded; the rest is for KindTensor
+	DType    string    `yaml:"dtype"`    // "uint8" or "float32"
+	Layout   string    `yaml:"layout"`   // "NHWC" (default) or "NCHW"
+	Channels string    `yaml:"channels"` // "RGB" (default) or "BGR"
+	Width    int       `yaml:"width"`    // pixels
+	Height   int       `yaml:"height"`   // pixels
+	Resize   Resize    `yaml:"resize"`
+	Scale    []float32 `yaml:"scale"`  // float32 only: value = pixel (0..255) * scale + offset; one number or one a channel, in RGB order
+	Offset   []float32 `yaml:"offset"` // default scale 1, offset 0
+}
+
+// Resize says how a picture of any size becomes Width x Height, as the network's authors evaluated it.
+type Resize struct {
+	// CentralFraction of each side is kept before anything else: 0.875 for the Inception family; default 1.
+	CentralFraction float64 `yaml:"central_fraction"`
+	// ShortestSide, when not 0, resizes so that the shorter side has so many pixels and then cuts Width x Height out of
+	// the centre (256 for ResNet). Otherwise the picture is stretched.
+	ShortestSide int `yaml:"shortest_side"`
+	// Method is "bilinear" (default; samples between four pixels, like TensorFlow's legacy bilinear) or "antialias" (a
+	// triangle filter that widens when shrinking, like Pillow's bilinear).
+	Method string `yaml:"method"`
+}
+
+// Output says how the network's output becomes an answer.
+type Output struct {
+	Tensor     string  `yaml:"tensor"`     // the signature's output name
+	Scale      float64 `yaml:"scale"`      // value = raw * scale + offset, for quantised outputs; default 1
+	Offset     float64 `yaml:"offset"`     // default 0
+	Activation string  `yaml:"activation"` // "softmax" for logits, "none" (default) for probabilities
+	Labels     string  `yaml:"labels"`     // a built-in set ("imagenet-1001", "imagenet-1000") or a file beside the definition
+	Yes        []Range `yaml:"yes"`        // the classes that mean yes: [282-286, 290]; required with a question
+	Threshold  float64 `yaml:"threshold"`  // yes when their summed probability is at least this; default 0.5
+	Top        int     `yaml:"top"`        // how many classes an answer lists; default 5
+}
+
+// Range is a range of class indices, both ends included.
+type Range struct{ From, To int }
+
+// Batching bounds the batches that are sent to the network.
+type Batching struct {
+	Size  int `yaml:"size"`  // most items in a batch; default 8
+	Slots int `yaml:"slots"` // batches under way at once; default 2
+	Queue int `yaml:"queue"` // most items that wait; default 256
+}
