@@ -3,6 +3,8 @@
 package ask
 
 import (
+	"net/http"
+
 	"github.com/ebb-inference/ebb/events"
 	"github.com/ebb-inference/ebb/events/problem"
 )
@@ -10,8 +12,8 @@ import (
 // Question is one picture and the models that shall look at it.
 type Question struct {
 	ID      string   // UUIDv7; empty: a new one
-	Picture []byte   // the encoded picture
-	Models  []string // names, in the order of the answers
+	Picture []byte   // the encoded picture; all events share it, so it must not change until Ask has returned
+	Models  []string // names, in the order of the answers; a model that is named twice is asked once
 }
 
 // Response is what POST /v1/infer answers: one result a model, in the order asked.
@@ -37,4 +39,17 @@ type Result struct {
 type Timing struct {
 	Total float64 `json:"total"`
 	events.Timing
+}
+
+// Status is the HTTP status of a response: 200 when at least one result has an answer, else that of the first error.
+func Status(r *Response) int {
+	for i := range r.Results {
+		if r.Results[i].Error == nil {
+			return http.StatusOK
+		}
+	}
+	if len(r.Results) == 0 {
+		return http.StatusInternalServerError
+	}
+	return r.Results[0].Error.Status
 }
