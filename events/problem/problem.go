@@ -2,6 +2,19 @@
 // wrong and what to do about it. It knows nothing of who went wrong.
 package problem
 
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strconv"
+)
+
+// ContentType is the media type of problem details.
+const ContentType = "application/problem+json"
+
+// typePrefix and a code make a problem's type.
+const typePrefix = "urn:ebb:problem:"
+
 // Details is one problem. It is an error, so that a function can return what a caller shall read.
 type Details struct {
 	Type     string `json:"type"`               // "urn:ebb:problem:<code>", stable, for programs
@@ -11,4 +24,54 @@ type Details struct {
 	Instance string `json:"instance,omitempty"` // the request, as "urn:uuid:<id>"
 	// RetryAfter, in whole seconds, says when to come back; 0 says nothing. Over HTTP it is also the Retry-After header.
 	RetryAfter int `json:"retry_after,omitempty"`
+}
+
+// New makes a problem: code names its kind for programs, title for people, detail says what happened this time and what
+// to do about it.
+func New(code string, status int, title, detail string) *Details {
+	return &Details{Type: typePrefix + code, Title: title, Status: status, Detail: detail}
+}
+
+// Error is the problem in one line.
+func (d *Details) Error() string {
+	if d.Detail == "" {
+		return d.Title
+	}
+	return d.Title + ": " + d.Detail
+}
+
+// From returns the problem that err is or wraps. Any other error is an internal one, whose text stays inside: log it
+// before. From(nil) is nil.
+func From(err error) *Details {
+	if err == nil {
+		return nil
+	}
+	var d *Details
+	if errors.As(err, &d) && d != nil {
+		return d
+	}
+	return New("internal", http.StatusInternalServerError, "Internal error",
+		"Something failed that should not have. Try again; if it stays, tell the operator the time and the request's id.")
+}
+
+// Write answers with d. A status that is not an error's becomes 500: a caller must not take a problem for success.
+func Write(w http.ResponseWriter, d *Details) {
+	out := *d
+	if out.Status < 400 || out.Status > 599 {
+		out.Status = http.StatusInternalServerError
+	}
+	body, err := json.Marshal(&out)
+	if err != nil { // strings and numbers always marshal
+		http.Error(w, http.StatusText(out.Status), out.Status)
+		return
+	}
+	h := w.Header()
+	h.Set("Content-Type", ContentType)
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Cache-Control", "no-store")
+	if out.RetryAfter > 0 {
+		h.Set("Retry-After", strconv.Itoa(out.RetryAfter))
+	}
+	w.WriteHeader(out.Status)
+	_, _ = w.Write(append(body, '\n')) // the caller hung up: nobody is left to tell
 }

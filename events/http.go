@@ -1,0 +1,170 @@
+package events
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/cloudevents/sdk-go/v2/binding"
+	"github.com/cloudevents/sdk-go/v2/event"
+	cehttp "github.com/cloudevents/sdk-go/v2/protocol/http"
+)
+
+var (
+	// ErrMalformed says that an event is not what the contract says; the error around it says in what.
+	ErrMalformed = errors.New("malformed event")
+	// ErrTooLarge says that an event's data has more bytes than its receiver takes.
+	ErrTooLarge = errors.New("event is too large")
+)
+
+// NewHTTPRequest writes r as a CloudEvent in HTTP binary mode: a POST to url whose body is r.Data itself, not a copy, and
+// can be read again for a retry (GetBody). It refuses a Request that is not valid.
+func NewHTTPRequest(ctx context.Context, url string, r *Request) (*http.Request, error) {
+	if err := r.Validate(); err != nil {
+		return nil, err
+	}
+	ev := newEvent(TypeRequested, r.ID, r.Source, r.Time)
+	ev.SetDataContentType(r.ContentType)
+	ev.SetExtension(ExtModel, r.Model)
+	ev.SetExtension(ExtReplyTo, r.ReplyTo)
+	ev.SetExtension(ExtCorrelationID, r.CorrelationID)
+	ev.SetExtension(ExtDeadline, r.Deadline.UTC().Format(time.RFC3339Nano))
+	setTrace(&ev, r.TraceParent, r.TraceState)
+	ev.DataEncoded = r.Data
+	if err := ev.Validate(); err != nil {
+		return nil, fmt.Errorf("request event: %w", err)
+	}
+
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, http.NoBody)
+	if err != nil {
+		return nil, fmt.Errorf("request event: %w", err)
+	}
+	if err := cehttp.WriteRequest(ctx, binding.ToMessage(&ev), req); err != nil {
+		return nil, fmt.Errorf("request event: %w", err)
+	}
+	return req, nil
+}
+
+// ReadHTTPRequest reads what NewHTTPRequest wrote, perhaps by way of a broker. It takes binary mode only; its body may
+// have at most maxBytes. The error wraps ErrTooLarge, ErrMalformed with what is wrong, or what reading the body met.
+func ReadHTTPRequest(req *http.Request, maxBytes int64) (*Request, error) {
+	ev, err := readAttributes(req.Header)
+	if err != nil {
+		return nil, malformed(err)
+	}
+	if ev.Type() != TypeRequested {
+		return nil, malformed(fmt.Errorf("attribute type: %.100q is not %s", ev.Type(), TypeRequested))
+	}
+	r := &Request{
+		ID:            ev.ID(),
+		Source:        ev.Source(),
+		Time:          ev.Time().UTC(),
+		Model:         extension(ev, ExtModel),
+		ReplyTo:       extension(ev, ExtReplyTo),
+		CorrelationID: extension(ev, ExtCorrelationID),
+		TraceParent:   extension(ev, ExtTraceParent),
+		TraceState:    extension(ev, ExtTraceState),
+		ContentType:   ev.DataContentType(),
+	}
+	if deadline := extension(ev, ExtDeadline); deadline != "" {
+		t, err := time.Parse(time.RFC3339Nano, deadline)
+		if err != nil {
+			return nil, malformed(attributeError(ExtDeadline, "is not an RFC 3339 time"))
+		}
+		r.Deadline = t.UTC()
+	}
+	if r.Data, err = readBody(req, maxBytes); err != nil {
+		return nil, err
+	}
+	if err := r.Validate(); err != nil {
+		return nil, malformed(err)
+	}
+	return r, nil
+}
+
+// readAttributes reads the context attributes of a CloudEvent 1.0 in binary mode from HTTP headers.
+func readAttributes(h http.Header) (*event.Event, error) {
+	for name, values := range h {
+		// Two values of one attribute would let a filter see one and a function the other.
+		if (strings.HasPrefix(name, "Ce-") || name == cehttp.ContentType) && len(values) != 1 {
+			return nil, fmt.Errorf("header %.64q is there %d times", name, len(values))
+		}
+	}
+	msg := cehttp.NewMessage(h, nil)
+	switch msg.ReadEncoding() {
+	case binding.EncodingBinary:
+	case binding.EncodingStructured, binding.EncodingBatch:
+		return nil, errors.New("it is in structured or batched mode; send binary mode: attributes in ce- headers, the picture as body")
+	default:
+		return nil, errors.New("it is no CloudEvent: header ce-specversion is missing")
+	}
+	if v := h.Get("Ce-Specversion"); v != event.CloudEventsVersionV1 {
+		return nil, fmt.Errorf("attribute specversion: %.16q is not %s", v, event.CloudEventsVersionV1)
+	}
+	ev, err := binding.ToEvent(context.Background(), msg)
+	if err != nil {
+		return nil, err
+	}
+	if err := ev.Validate(); err != nil {
+		return nil, err
+	}
+	return ev, nil
+}
+
+// readBody reads at most maxBytes, into one allocation when the sender said how many there are.
+func readBody(req *http.Request, maxBytes int64) ([]byte, error) {
+	if req.ContentLength > maxBytes {
+		return nil, fmt.Errorf("%w: %d bytes; at most %d are taken", ErrTooLarge, req.ContentLength, maxBytes)
+	}
+	if req.Body == nil {
+		return nil, nil
+	}
+	if req.ContentLength >= 0 {
+		data := make([]byte, req.ContentLength)
+		if _, err := io.ReadFull(req.Body, data); err != nil {
+			return nil, fmt.Errorf("reading the event's data: %w", err)
+		}
+		return data, nil
+	}
+	data, err := io.ReadAll(io.LimitReader(req.Body, maxBytes+1))
+	if err != nil {
+		return nil, fmt.Errorf("reading the event's data: %w", err)
+	}
+	if int64(len(data)) > maxBytes {
+		return nil, fmt.Errorf("%w: more than %d bytes", ErrTooLarge, maxBytes)
+	}
+	return data, nil
+}
+
+func newEvent(typ, id, source string, t time.Time) event.Event {
+	ev := event.New(event.CloudEventsVersionV1)
+	ev.SetType(typ)
+	ev.SetID(id)
+	ev.SetSource(source)
+	ev.SetTime(t.UTC())
+	return ev
+}
+
+func setTrace(ev *event.Event, parent, state string) {
+	if parent == "" {
+		return
+	}
+	ev.SetExtension(ExtTraceParent, parent)
+	if state != "" {
+		ev.SetExtension(ExtTraceState, state)
+	}
+}
+
+// extension returns an extension attribute, "" when it is absent. Transports carry all of ours as strings.
+func extension(ev *event.Event, name string) string {
+	s, _ := ev.Extensions()[name].(string)
+	return s
+}
+
+func malformed(err error) error {
+	return fmt.Errorf("%w: %w", ErrMalformed, err)
+}
