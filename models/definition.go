@@ -30,6 +30,21 @@ const (
 	KindEncoded = "encoded" // a string tensor of JPEG files; the network decodes and resizes
 )
 
+// The pixel types, layouts and channel orders of KindTensor, and the methods of Resize.
+const (
+	DTypeUint8   = "uint8"
+	DTypeFloat32 = "float32"
+
+	LayoutNHWC = "NHWC" // pixel by pixel, a pixel's channels together
+	LayoutNCHW = "NCHW" // channel by channel
+
+	ChannelsRGB = "RGB"
+	ChannelsBGR = "BGR"
+
+	MethodBilinear  = "bilinear"
+	MethodAntialias = "antialias"
+)
+
 // Input says how a picture becomes the network's input.
 type Input struct {
 	Tensor   string    `yaml:"tensor"`   // the signature's input name
@@ -55,6 +70,12 @@ type Resize struct {
 	// triangle filter that widens when shrinking, like Pillow's bilinear).
 	Method string `yaml:"method"`
 }
+
+// What turns a network's output into probabilities.
+const (
+	ActivationNone    = "none"    // it gives probabilities
+	ActivationSoftmax = "softmax" // it gives logits
+)
 
 // Output says how the network's output becomes an answer.
 type Output struct {
