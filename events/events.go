@@ -31,6 +31,12 @@ const (
 	ExtTraceState    = "tracestate"
 )
 
+// The extension attributes that a broker adds to an event that it could not deliver, as Knative names them.
+const (
+	ExtErrorDest = "knativeerrordest" // the URL that would not take it
+	ExtErrorCode = "knativeerrorcode" // the HTTP status of the last attempt, -1 when there was no answer
+)
+
 // Request is one picture for one model: the request event, decoded.
 type Request struct {
 	ID            string    // UUIDv7, the request's id; redeliveries repeat it

@@ -21,6 +21,9 @@ var (
 	ErrTooLarge = errors.New("event is too large")
 )
 
+// headerPrefix starts the headers of context attributes, as Go writes them.
+const headerPrefix = "Ce-"
+
 // NewHTTPRequest writes r as a CloudEvent in HTTP binary mode: a POST to url whose body is r.Data itself, not a copy, and
 // can be read again for a retry (GetBody). It refuses a Request that is not valid.
 func NewHTTPRequest(ctx context.Context, url string, r *Request) (*http.Request, error) {
@@ -52,9 +55,9 @@ func NewHTTPRequest(ctx context.Context, url string, r *Request) (*http.Request,
 // ReadHTTPRequest reads what NewHTTPRequest wrote, perhaps by way of a broker. It takes binary mode only; its body may
 // have at most maxBytes. The error wraps ErrTooLarge, ErrMalformed with what is wrong, or what reading the body met.
 func ReadHTTPRequest(req *http.Request, maxBytes int64) (*Request, error) {
-	ev, err := readAttributes(req.Header)
+	ev, err := ReadHTTPAttributes(req.Header)
 	if err != nil {
-		return nil, malformed(err)
+		return nil, err
 	}
 	if ev.Type() != TypeRequested {
 		return nil, malformed(fmt.Errorf("attribute type: %.100q is not %s", ev.Type(), TypeRequested))
@@ -77,7 +80,7 @@ func ReadHTTPRequest(req *http.Request, maxBytes int64) (*Request, error) {
 		}
 		r.Deadline = t.UTC()
 	}
-	if r.Data, err = readBody(req, maxBytes); err != nil {
+	if r.Data, err = ReadHTTPData(req, maxBytes); err != nil {
 		return nil, err
 	}
 	if err := r.Validate(); err != nil {
@@ -86,37 +89,50 @@ func ReadHTTPRequest(req *http.Request, maxBytes int64) (*Request, error) {
 	return r, nil
 }
 
-// readAttributes reads the context attributes of a CloudEvent 1.0 in binary mode from HTTP headers.
-func readAttributes(h http.Header) (*event.Event, error) {
+// ReadHTTPAttributes reads the context attributes of any CloudEvent 1.0 in HTTP binary mode from its headers; the event
+// has no data. The error wraps ErrMalformed with what is wrong.
+func ReadHTTPAttributes(h http.Header) (*event.Event, error) {
 	for name, values := range h {
+		if !IsHTTPAttribute(name) {
+			continue
+		}
+		if name == headerPrefix { // the SDK would panic
+			return nil, malformed(errors.New("a ce- header has no attribute name"))
+		}
 		// Two values of one attribute would let a filter see one and a function the other.
-		if (strings.HasPrefix(name, "Ce-") || name == cehttp.ContentType) && len(values) != 1 {
-			return nil, fmt.Errorf("header %.64q is there %d times", name, len(values))
+		if len(values) != 1 {
+			return nil, malformed(fmt.Errorf("header %.64q is there %d times", name, len(values)))
 		}
 	}
 	msg := cehttp.NewMessage(h, nil)
 	switch msg.ReadEncoding() {
 	case binding.EncodingBinary:
 	case binding.EncodingStructured, binding.EncodingBatch:
-		return nil, errors.New("it is in structured or batched mode; send binary mode: attributes in ce- headers, the picture as body")
+		return nil, malformed(errors.New("it is in structured or batched mode; send binary mode: attributes in ce- headers, the data as body"))
 	default:
-		return nil, errors.New("it is no CloudEvent: header ce-specversion is missing")
+		return nil, malformed(errors.New("it is no CloudEvent in binary mode: header ce-specversion is missing or unknown"))
 	}
 	if v := h.Get("Ce-Specversion"); v != event.CloudEventsVersionV1 {
-		return nil, fmt.Errorf("attribute specversion: %.16q is not %s", v, event.CloudEventsVersionV1)
+		return nil, malformed(fmt.Errorf("attribute specversion: %.16q is not %s", v, event.CloudEventsVersionV1))
 	}
 	ev, err := binding.ToEvent(context.Background(), msg)
 	if err != nil {
-		return nil, err
+		return nil, malformed(err)
 	}
 	if err := ev.Validate(); err != nil {
-		return nil, err
+		return nil, malformed(err)
 	}
 	return ev, nil
 }
 
-// readBody reads at most maxBytes, into one allocation when the sender said how many there are.
-func readBody(req *http.Request, maxBytes int64) ([]byte, error) {
+// IsHTTPAttribute says whether a header, by its canonical name, carries a context attribute in binary mode.
+func IsHTTPAttribute(name string) bool {
+	return strings.HasPrefix(name, headerPrefix) || name == cehttp.ContentType
+}
+
+// ReadHTTPData reads an event's data in binary mode: the body, at most maxBytes, in one allocation when the sender said how
+// many there are. The error wraps ErrTooLarge, or what reading met.
+func ReadHTTPData(req *http.Request, maxBytes int64) ([]byte, error) {
 	if req.ContentLength > maxBytes {
 		return nil, fmt.Errorf("%w: %d bytes; at most %d are taken", ErrTooLarge, req.ContentLength, maxBytes)
 	}

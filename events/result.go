@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 
 	"github.com/cloudevents/sdk-go/v2/event"
 
@@ -148,7 +149,7 @@ func (a *Answer) validate() error {
 	for name, ms := range map[string]float64{
 		"queue": a.Timing.Queue, "decode": a.Timing.Decode, "batch": a.Timing.Batch, "compute": a.Timing.Compute,
 	} {
-		if !(ms >= 0) { // NaN too
+		if math.IsNaN(ms) || math.IsInf(ms, 0) || ms < 0 {
 			return fmt.Errorf("data: timing_ms.%s is not a time", name)
 		}
 	}

@@ -100,13 +100,13 @@ func (p *Pending) Len() int {
 // Limit is how many may.
 func (p *Pending) Limit() int { return p.limit }
 
-// Wait returns the reply, ErrLost, or the reason why ctx ended. A reply that arrived before ctx ended wins. The entry has
+// Wait returns the reply, ErrLost, or ctx.Err(). A reply that arrived before ctx ended wins. The entry has
 // left the table when Wait returns. After Cancel it returns context.Canceled.
 func (w *Waiter) Wait(ctx context.Context) (*events.Result, error) {
 	select {
 	case <-w.done:
 	case <-ctx.Done():
-		w.abandon(context.Cause(ctx))
+		w.abandon(ctx.Err())
 	}
 	return w.result, w.err
 }
