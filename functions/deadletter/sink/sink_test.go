@@ -1,0 +1,217 @@
+package sink_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/ebb-inference/ebb/events"
+	"github.com/ebb-inference/ebb/events/reply"
+	"github.com/ebb-inference/ebb/functions/deadletter/sink"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// world is a sink with a requester.
+type world struct {
+	hub     *reply.Hub
+	address string
+	replies chan *events.Result
+	log     bytes.Buffer
+	sink    *sink.Sink
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	w := &world{hub: reply.NewHub(), replies: make(chan *events.Result, 4)}
+	inbox, err := w.hub.Listen(t.Context(), reply.Listener{
+		Reply: func(r *events.Result) { w.replies <- r },
+		Lost:  func(string) {},
+	})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, inbox.Close()) })
+	w.address, err = inbox.Address()
+	require.NoError(t, err)
+	w.use(t, w.hub)
+	return w
+}
+
+func (w *world) use(t *testing.T, r reply.Responder) {
+	t.Helper()
+	var err error
+	w.sink, err = sink.New(sink.Config{Responder: r, Replica: "r1", MaxBytes: 1 << 10, Logger: slog.New(slog.NewJSONHandler(&w.log, nil))})
+	require.NoError(t, err)
+}
+
+// letter is a dead letter as the data plane sends it.
+func (w *world) letter(t *testing.T, code string) *http.Request {
+	t.Helper()
+	req, err := events.NewHTTPRequest(t.Context(), "http://deadletter.test/", &events.Request{
+		ID: uuid.Must(uuid.NewV7()).String(), Source: "/ebb/ingress/i1", Time: time.Now(), Model: "cat",
+		ReplyTo: w.address, CorrelationID: "c1", Deadline: time.Now().Add(time.Hour),
+		TraceParent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", ContentType: "image/png", Data: []byte("secret picture"),
+	})
+	require.NoError(t, err)
+	if code != "" {
+		req.Header.Set("Ce-Knativeerrorcode", code)
+		req.Header.Set("Ce-Knativeerrordest", "http://dispatch-cat.ebb.svc/")
+	}
+	return req
+}
+
+func (w *world) send(req *http.Request) *http.Response {
+	rec := httptest.NewRecorder()
+	w.sink.ServeHTTP(rec, req)
+	return rec.Result()
+}
+
+// record is the one line in the log.
+func (w *world) record(t *testing.T) map[string]any {
+	t.Helper()
+	require.Equal(t, 1, strings.Count(w.log.String(), "\n"), w.log.String())
+	require.NotContains(t, w.log.String(), "secret")
+	var line map[string]any
+	require.NoError(t, json.Unmarshal(w.log.Bytes(), &line))
+	return line
+}
+
+func TestTheRequesterIsToldWhyThereIsNoAnswer(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name, code string
+		status     int
+		typ        string
+		detail     string
+		retryAfter bool
+	}{
+		{"no answer", "-1", 504, "urn:ebb:problem:no-answer", "no answer in time", false},
+		{"gateway time-out", "504", 504, "urn:ebb:problem:no-answer", "no answer in time", false},
+		{"overloaded", "503", 503, "urn:ebb:problem:model-unavailable", "status 503", true},
+		{"too many", "429", 503, "urn:ebb:problem:model-unavailable", "status 429", true},
+		{"failed", "500", 502, "urn:ebb:problem:gave-up", "status 500", false},
+		{"not there", "404", 502, "urn:ebb:problem:gave-up", "status 404", false},
+		{"not said", "", 502, "urn:ebb:problem:gave-up", "status unknown", false},
+		{"nonsense", "99999999999999999999", 502, "urn:ebb:problem:gave-up", "status unknown", false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			req := w.letter(t, tt.code)
+			id := req.Header.Get("Ce-Id")
+			require.Equal(t, http.StatusNoContent, w.send(req).StatusCode)
+
+			r := <-w.replies
+			require.Equal(t, id, r.RequestID)
+			require.Equal(t, "c1", r.CorrelationID)
+			require.Equal(t, "cat", r.Model)
+			require.Equal(t, "/ebb/deadletter/r1", r.Source)
+			require.Contains(t, r.TraceParent, "0af7651916cd43dd8448eb211c80319c")
+			require.Equal(t, tt.status, r.Problem.Status)
+			require.Equal(t, tt.typ, r.Problem.Type)
+			require.Contains(t, r.Problem.Detail, tt.detail)
+			require.Equal(t, tt.retryAfter, r.Problem.RetryAfter > 0)
+			require.Equal(t, "urn:uuid:"+id, r.Problem.Instance)
+
+			line := w.record(t)
+			require.Equal(t, "told", line["outcome"])
+			require.Equal(t, id, line["event"])
+			require.Equal(t, "cat", line["model"])
+			require.InDelta(t, len("secret picture"), line["bytes"], 0)
+			if tt.code != "" {
+				require.Equal(t, "http://dispatch-cat.ebb.svc/", line["destination"])
+			}
+		})
+	}
+}
+
+// responderFunc is a reply transport that fails as a test wants.
+type responderFunc func(ctx context.Context, to string, r *events.Result) error
+
+func (f responderFunc) Respond(ctx context.Context, to string, r *events.Result) error {
+	return f(ctx, to, r)
+}
+
+func TestALetterWhoseRequesterCannotBeToldNowComesBack(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.use(t, responderFunc(func(context.Context, string, *events.Result) error { return errors.New("connection lost") }))
+	res := w.send(w.letter(t, "503"))
+	require.Equal(t, http.StatusServiceUnavailable, res.StatusCode)
+	require.NotEmpty(t, res.Header.Get("Retry-After"))
+	line := w.record(t)
+	require.Equal(t, "retried", line["outcome"])
+	require.Contains(t, line["error"], "connection lost")
+}
+
+func TestALetterThatNobodyWaitsForIsRecordedAndDone(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name, outcome string
+		change        func(w *world, req *http.Request)
+	}{
+		{"requester is gone", "unroutable", func(w *world, _ *http.Request) { w.hub.Break() }},
+		{"deadline passed", "expired", func(_ *world, req *http.Request) { req.Header.Set("Ce-Deadline", "2020-01-01T00:00:00Z") }},
+		{"no deadline", "unknown", func(_ *world, req *http.Request) { req.Header.Del("Ce-Deadline") }},
+		{"reply address of another kind", "unknown", func(_ *world, req *http.Request) { req.Header.Set("Ce-Replyto", "ebb.cat.queue") }},
+		{"no correlation id", "unknown", func(_ *world, req *http.Request) { req.Header.Del("Ce-Correlationid") }},
+		{"model of another form", "unknown", func(_ *world, req *http.Request) { req.Header.Set("Ce-Model", strings.Repeat("x", 5000)) }},
+		{"other type", "unknown", func(_ *world, req *http.Request) { req.Header.Set("Ce-Type", "com.example.other") }},
+		{"attribute given twice", "unknown", func(_ *world, req *http.Request) { req.Header.Add("Ce-Replyto", "other") }},
+		{"no event at all", "unknown", func(_ *world, req *http.Request) { req.Header = http.Header{} }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			req := w.letter(t, "500")
+			tt.change(w, req)
+			require.Equal(t, http.StatusNoContent, w.send(req).StatusCode)
+			require.Empty(t, w.replies)
+			require.Equal(t, tt.outcome, w.record(t)["outcome"])
+			require.Less(t, w.log.Len(), 4<<10)
+		})
+	}
+}
+
+func TestALetterThatIsTooLargeIsStillTold(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	req := w.letter(t, "500")
+	req.Body = io.NopCloser(strings.NewReader(strings.Repeat("x", 1<<20)))
+	require.Equal(t, http.StatusNoContent, w.send(req).StatusCode)
+	require.Equal(t, 502, (<-w.replies).Problem.Status)
+	line := w.record(t)
+	require.InDelta(t, 1<<10, line["bytes"], 0)
+	require.Contains(t, line["error"], "too large")
+}
+
+func TestOnlyPostDelivers(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	req := w.letter(t, "500")
+	req.Method = http.MethodGet
+	res := w.send(req)
+	require.Equal(t, http.StatusMethodNotAllowed, res.StatusCode)
+	require.Equal(t, http.MethodPost, res.Header.Get("Allow"))
+	require.Empty(t, w.replies)
+}
+
+func TestASinkNeedsAResponder(t *testing.T) {
+	t.Parallel()
+	_, err := sink.New(sink.Config{})
+	require.ErrorContains(t, err, "no responder")
+	s, err := sink.New(sink.Config{Responder: reply.NewHub()})
+	require.NoError(t, err)
+	require.NotEmpty(t, s.Replica)
+}
