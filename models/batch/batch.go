@@ -145,6 +145,7 @@ func (b *Batcher[In, Out]) admit(it *item[In, Out]) error {
 	if n := len(b.idle); n > 0 {
 		s := b.idle[n-1]
 		b.idle = b.idle[:n-1]
+		s.starting = true
 		b.starting++
 		go s.start()
 	}

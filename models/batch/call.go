@@ -11,13 +11,14 @@ type call struct {
 	context.Context // one that context's own functions recognise, so that deriving from it is cheap
 
 	cancel   context.CancelFunc
+	began    time.Time
 	deadline time.Time // the latest of its items'
 	bounded  bool      // all of its items have a deadline
 	waiting  int       // items that somebody still waits for; guarded by the batcher's lock
 }
 
-func newCall() *call {
-	c := &call{bounded: true}
+func newCall(now time.Time) *call {
+	c := &call{began: now, bounded: true}
 	c.Context, c.cancel = context.WithCancel(context.Background())
 	return c
 }

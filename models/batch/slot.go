@@ -25,11 +25,20 @@ var errGoexit = errors.New("batch function ended its goroutine")
 
 // slot computes one batch after the other while something waits. Its goroutine lives only so long.
 type slot[In, Out any] struct {
-	batcher *Batcher[In, Out]
-	start   func() // run, made once so that starting it allocates nothing
+	batcher  *Batcher[In, Out]
+	start    func() // run, made once so that starting it allocates nothing
+	starting bool   // its goroutine has not looked for work yet; guarded by the batcher's lock
 
-	items    []*item[In, Out] // the batch; an entry is nil once it is answered; guarded by the batcher's lock
-	inputs   []In             // of the call under way
+	// The batch; an entry is nil once it is answered. What the slices hold is guarded by the batcher's lock, because
+	// Stop may want to answer it.
+	items []*item[In, Out]
+	parts [][]*item[In, Out] // parts of items that are to be computed one after the other, the next one last
+
+	// The call under way.
+	call   *call
+	part   []*item[In, Out] // of items
+	inputs []In             // in the order of part
+
 	answered []*item[In, Out] // to be told
 }
 
@@ -37,121 +46,116 @@ type slot[In, Out any] struct {
 func (s *slot[In, Out]) run() {
 	idle := false
 	defer func() {
-		if idle {
-			return
+		if !idle { // Func ended the goroutine with runtime.Goexit: the slot goes on in a new one.
+			s.finish(nil, errGoexit)
+			go s.start()
 		}
-		// Func ended the goroutine (runtime.Goexit): the slot goes on in a new one.
-		s.finish(s.items, nil, Info{}, errGoexit)
-		s.batcher.mu.Lock()
-		s.batcher.starting++
-		s.batcher.mu.Unlock()
-		go s.start()
 	}()
-	for c := s.take(true); c != nil; c = s.take(false) {
-		s.compute(c, s.items)
+	for s.next() {
+		outs, err := s.invoke()
+		if err == nil && len(outs) != len(s.inputs) {
+			err = fmt.Errorf("%w: %d for %d inputs", ErrOutputs, len(outs), len(s.inputs))
+		}
+		if err == nil || !s.divide(err) {
+			s.finish(outs, err)
+		}
 	}
 	idle = true
 }
 
-// take fills the slot with what waits, at most a batch. When nothing does, the slot becomes idle and take returns nil.
-func (s *slot[In, Out]) take(first bool) *call {
+// next prepares a call: of a part of the batch, or else of what waits. When there is nothing the slot becomes idle and
+// next returns false.
+func (s *slot[In, Out]) next() bool {
 	b := s.batcher
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if first {
+	if s.starting {
+		s.starting = false
 		b.starting--
 	}
-	var c *call
-	s.items, s.inputs = s.items[:0], s.inputs[:0]
-	now := time.Now()
-	for len(s.items) < b.size {
-		it := b.waiting.pop()
+	for n := len(s.parts); n > 0; n = len(s.parts) {
+		part := s.parts[n-1]
+		s.parts = s.parts[:n-1]
+		if s.retake(part) {
+			return true
+		}
+	}
+	if s.take() {
+		return true
+	}
+	b.idle = append(b.idle, s)
+	b.closeIfDrained()
+	return false
+}
+
+// take makes a batch of what waits, and a call of that.
+func (s *slot[In, Out]) take() bool {
+	s.call, s.items, s.inputs = nil, s.items[:0], s.inputs[:0]
+	var now time.Time
+	for len(s.items) < s.batcher.size {
+		it := s.batcher.waiting.pop()
 		if it == nil {
 			break
 		}
+		if now.IsZero() {
+			now = time.Now()
+		}
 		it.info.Wait = now.Sub(it.came)
-		if err := it.expired(now); err != nil {
-			it.settle(err)
-			continue
+		if s.join(it, now) {
+			s.items = append(s.items, it)
 		}
-		if c == nil {
-			c = newCall()
-		}
-		s.items = append(s.items, s.join(c, it))
 	}
-	if c == nil {
-		b.idle = append(b.idle, s)
-		b.closeIfDrained()
-	}
-	return c
+	s.part = s.items
+	return s.call != nil
 }
 
-// retake makes a new call of those of the items that somebody still waits for: the first ones of items when it returns.
-// Without any it returns nil.
-func (s *slot[In, Out]) retake(items []*item[In, Out]) (*call, []*item[In, Out]) {
-	s.batcher.mu.Lock()
-	defer s.batcher.mu.Unlock()
-	var c *call
-	live := items[:0]
-	s.inputs = s.inputs[:0]
-	now := time.Now()
-	for _, it := range items {
-		if it == nil || it.state == done {
-			continue
+// retake makes a call of those items of a part that somebody still waits for.
+func (s *slot[In, Out]) retake(part []*item[In, Out]) bool {
+	s.call, s.inputs = nil, s.inputs[:0]
+	now, live := time.Now(), part[:0]
+	for _, it := range part {
+		if it != nil && it.state != done && s.join(it, now) {
+			live = append(live, it)
 		}
-		if err := it.expired(now); err != nil {
-			it.settle(err)
-			continue
-		}
-		if c == nil {
-			c = newCall()
-		}
-		live = append(live, s.join(c, it))
 	}
-	clear(items[len(live):])
-	return c, live
+	clear(part[len(live):])
+	s.part = live
+	return s.call != nil
 }
 
-// join makes an item a part of a call. Its input is copied here, under the lock: as soon as the item is done, its memory
-// may serve another.
-func (s *slot[In, Out]) join(c *call, it *item[In, Out]) *item[In, Out] {
-	it.state, it.call = taken, c
-	c.join(it.deadline, it.bounded)
+// join makes an item a part of the call, unless it has expired: then it is answered. Its input is copied here, under the
+// lock: as soon as the item is done, its memory may serve another.
+func (s *slot[In, Out]) join(it *item[In, Out], now time.Time) bool {
+	if err := it.expired(now); err != nil {
+		it.settle(err)
+		return false
+	}
+	if s.call == nil {
+		s.call = newCall(now)
+	}
+	s.call.join(it.deadline, it.bounded)
+	it.state, it.call = taken, s.call
 	s.inputs = append(s.inputs, it.in)
-	return it
-}
-
-// compute gets an answer for each of the items, in one call or, when some of them are at fault, in more.
-func (s *slot[In, Out]) compute(c *call, items []*item[In, Out]) {
-	info := Info{Size: len(s.inputs)}
-	began := time.Now()
-	outs, err := s.invoke(c)
-	info.Compute = time.Since(began)
-	if err == nil && len(outs) != len(s.inputs) {
-		err = fmt.Errorf("%w: %d for %d inputs", ErrOutputs, len(outs), len(s.inputs))
-	}
-	if err != nil && s.divide(items, err) {
-		return
-	}
-	s.finish(items, outs, info, err)
+	return true
 }
 
 // invoke calls Func, whatever it does.
-func (s *slot[In, Out]) invoke(c *call) (outs []Out, err error) {
-	defer c.cancel()
+func (s *slot[In, Out]) invoke() (outs []Out, err error) {
+	defer s.call.cancel()
 	defer func() {
 		if v := recover(); v != nil {
 			outs, err = nil, &PanicError{Value: v, Stack: debug.Stack()}
 		}
 	}()
-	return s.batcher.compute(c, s.inputs[:len(s.inputs):len(s.inputs)])
+	return s.batcher.compute(s.call, s.inputs[:len(s.inputs):len(s.inputs)])
 }
 
-// finish answers those of the items that are not done: with the output at the same place, or with err.
-func (s *slot[In, Out]) finish(items []*item[In, Out], outs []Out, info Info, err error) {
+// finish answers those items of the call that are not done: with the output at the same place, or with err.
+func (s *slot[In, Out]) finish(outs []Out, err error) {
+	size, compute := len(s.inputs), time.Since(s.call.began)
 	s.batcher.mu.Lock()
-	for i, it := range items {
-		items[i] = nil
+	for i, it := range s.part {
+		s.part[i] = nil
 		if it == nil || it.state == done {
 			continue
 		}
@@ -160,7 +164,7 @@ func (s *slot[In, Out]) finish(items []*item[In, Out], outs []Out, info Info, er
 			it.out = outs[i]
 		}
 		it.err = err
-		it.info.Size, it.info.Compute = info.Size, info.Compute
+		it.info.Size, it.info.Compute = size, compute
 		s.answered = append(s.answered, it)
 	}
 	s.batcher.mu.Unlock()

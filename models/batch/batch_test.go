@@ -1,0 +1,448 @@
+package batch_test
+
+import (
+	"context"
+	"errors"
+	"runtime"
+	"strconv"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/ebb-inference/ebb/models/batch"
+)
+
+// slow takes a second for a batch, or until nobody waits any more.
+func slow(ctx context.Context, in []string) ([]int, error) {
+	select {
+	case <-time.After(time.Second):
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	out := make([]int, len(in))
+	for i, s := range in {
+		n, err := strconv.Atoi(s)
+		if err != nil {
+			return nil, err
+		}
+		out[i] = n
+	}
+	return out, nil
+}
+
+func isSyntax(err error) bool { return errors.Is(err, strconv.ErrSyntax) }
+
+// recorder remembers the calls of a Func.
+type recorder struct {
+	mu    sync.Mutex
+	calls [][]string
+}
+
+func (r *recorder) record(f batch.Func[string, int]) batch.Func[string, int] {
+	return func(ctx context.Context, in []string) ([]int, error) {
+		r.mu.Lock()
+		r.calls = append(r.calls, append([]string(nil), in...))
+		r.mu.Unlock()
+		return f(ctx, in)
+	}
+}
+
+// arrive calls Do in goroutines of their own, one item after the other, and returns their results once wait is called.
+type results struct {
+	outs  []int
+	infos []batch.Info
+	errs  []error
+	group sync.WaitGroup
+}
+
+func arrive(ctx context.Context, b *batch.Batcher[string, int], items ...string) *results {
+	r := &results{outs: make([]int, len(items)), infos: make([]batch.Info, len(items)), errs: make([]error, len(items))}
+	for i, item := range items {
+		r.group.Go(func() { r.outs[i], r.infos[i], r.errs[i] = b.Do(ctx, item) })
+		synctest.Wait()
+	}
+	return r
+}
+
+func TestLoneItemDoesNotWaitForCompany(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := batch.New(batch.Config{Size: 8, Slots: 1, Queue: 8}, slow)
+		out, info, err := b.Do(t.Context(), "7")
+		require.NoError(t, err)
+		require.Equal(t, 7, out)
+		require.Equal(t, batch.Info{Size: 1, Wait: 0, Compute: time.Second}, info)
+	})
+}
+
+func TestItemsThatWaitForASlotShareABatchInTheirOrder(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var calls recorder
+		b := batch.New(batch.Config{Size: 3, Slots: 1, Queue: 8}, calls.record(slow))
+		r := arrive(t.Context(), b, "1", "2", "3", "4", "5")
+		r.group.Wait()
+		require.Equal(t, []error{nil, nil, nil, nil, nil}, r.errs)
+		require.Equal(t, []int{1, 2, 3, 4, 5}, r.outs)
+		require.Equal(t, [][]string{{"1"}, {"2", "3", "4"}, {"5"}}, calls.calls)
+		require.Equal(t, batch.Info{Size: 3, Wait: time.Second, Compute: time.Second}, r.infos[2])
+	})
+}
+
+func TestIdleBatcherHasNoGoroutine(t *testing.T) {
+	t.Parallel()
+	// A bubble only ends when all of its goroutines have; the batcher is not stopped.
+	synctest.Test(t, func(t *testing.T) {
+		b := batch.New(batch.Config{Size: 8, Slots: 4, Queue: 8}, slow)
+		r := arrive(t.Context(), b, "1", "2", "3", "4", "5", "6")
+		r.group.Wait()
+		require.Equal(t, []int{1, 2, 3, 4, 5, 6}, r.outs)
+	})
+}
+
+func TestFullQueueRefusesAndAnItemThatLeavesMakesRoom(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var calls recorder
+		b := batch.New(batch.Config{Size: 1, Slots: 1, Queue: 2}, calls.record(slow))
+		under := arrive(t.Context(), b, "1", "2")
+		ctx, cancel := context.WithCancel(t.Context())
+		leaver := arrive(ctx, b, "3")
+		_, _, err := b.Do(t.Context(), "4")
+		require.ErrorIs(t, err, batch.ErrFull)
+
+		cancel()
+		leaver.group.Wait()
+		require.ErrorIs(t, leaver.errs[0], context.Canceled)
+		late := arrive(t.Context(), b, "5")
+		under.group.Wait()
+		late.group.Wait()
+		require.Equal(t, []int{1, 2}, under.outs)
+		require.Equal(t, []int{5}, late.outs)
+		require.Equal(t, [][]string{{"1"}, {"2"}, {"5"}}, calls.calls)
+	})
+}
+
+func TestBurstThatAFreeSlotCanTakeIsNotRefused(t *testing.T) {
+	t.Parallel()
+	// With one processor the slot's goroutine runs after all of the burst has come, or any part of it.
+	for range 100 {
+		synctest.Test(t, func(t *testing.T) {
+			b := batch.New(batch.Config{Size: 8, Slots: 1, Queue: 7}, slow)
+			var group sync.WaitGroup
+			errs := make([]error, 8)
+			for i := range errs {
+				group.Go(func() { _, _, errs[i] = b.Do(t.Context(), "1") })
+			}
+			group.Wait()
+			require.Equal(t, make([]error, 8), errs)
+		})
+	}
+}
+
+func TestItemWhoseDeadlinePassesInTheQueueIsNotComputed(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var calls recorder
+		b := batch.New(batch.Config{Size: 2, Slots: 1, Queue: 8}, calls.record(slow))
+		first := arrive(t.Context(), b, "1")
+		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		defer cancel()
+		hurried := arrive(ctx, b, "2")
+		third := arrive(t.Context(), b, "3")
+		hurried.group.Wait()
+		require.ErrorIs(t, hurried.errs[0], batch.ErrExpired)
+		require.ErrorIs(t, hurried.errs[0], context.DeadlineExceeded)
+		require.Equal(t, batch.Info{Wait: 300 * time.Millisecond}, hurried.infos[0])
+		first.group.Wait()
+		third.group.Wait()
+		require.Equal(t, [][]string{{"1"}, {"3"}}, calls.calls)
+	})
+}
+
+func TestItemWhoseContextHasEndedIsRefused(t *testing.T) {
+	t.Parallel()
+	b := batch.New(batch.Config{}, func(context.Context, []string) ([]int, error) {
+		return nil, errors.New("must not be called")
+	})
+	ctx, cancel := context.WithDeadline(t.Context(), time.Unix(0, 0))
+	defer cancel()
+	_, _, err := b.Do(ctx, "1")
+	require.ErrorIs(t, err, batch.ErrExpired)
+	ctx, cancel = context.WithCancel(t.Context())
+	cancel()
+	_, _, err = b.Do(ctx, "1")
+	require.ErrorIs(t, err, context.Canceled)
+	require.NotErrorIs(t, err, batch.ErrExpired)
+}
+
+// overdue is a context whose deadline has passed and whose timer has not fired yet.
+type overdue struct{ context.Context }
+
+func (overdue) Deadline() (time.Time, bool) { return time.Unix(0, 0), true }
+
+func TestItemWhoseTimerIsLateIsNotComputed(t *testing.T) {
+	t.Parallel()
+	b := batch.New(batch.Config{}, func(context.Context, []string) ([]int, error) {
+		return nil, errors.New("must not be called")
+	})
+	_, info, err := b.Do(overdue{t.Context()}, "1")
+	require.ErrorIs(t, err, batch.ErrExpired)
+	require.Zero(t, info.Size)
+}
+
+func TestBatchEndsWhenTheLastWhoWaitsLeaves(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		start := time.Now()
+		var ended time.Duration
+		b := batch.New(batch.Config{Size: 2, Slots: 1, Queue: 2}, func(ctx context.Context, in []string) ([]int, error) {
+			if in[0] == "1" {
+				return slow(ctx, in)
+			}
+			child, cancel := context.WithCancel(ctx)
+			defer cancel()
+			<-child.Done()
+			ended = time.Since(start)
+			return nil, child.Err()
+		})
+		busy := arrive(t.Context(), b, "1")
+		early, cancelEarly := context.WithTimeout(t.Context(), 2*time.Second)
+		defer cancelEarly()
+		late, cancelLate := context.WithTimeout(t.Context(), 3*time.Second)
+		defer cancelLate()
+		one, other := arrive(early, b, "2"), arrive(late, b, "3")
+		busy.group.Wait()
+		one.group.Wait()
+		require.ErrorIs(t, one.errs[0], context.DeadlineExceeded)
+		require.NotErrorIs(t, one.errs[0], batch.ErrExpired, "it was being computed")
+		require.Equal(t, 2*time.Second, time.Since(start))
+		require.Zero(t, ended, "somebody still waits")
+		other.group.Wait()
+		synctest.Wait()
+		require.Equal(t, 3*time.Second, ended)
+	})
+}
+
+func TestDeadlineOfABatchIsTheLatestOfItsItems(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		timeouts []time.Duration // 0: none
+		want     time.Duration
+	}{
+		"latest first":     {[]time.Duration{9 * time.Second, 5 * time.Second}, 9 * time.Second},
+		"latest last":      {[]time.Duration{5 * time.Second, 9 * time.Second}, 9 * time.Second},
+		"one without":      {[]time.Duration{5 * time.Second, 0}, 0},
+		"first is without": {[]time.Duration{0, 5 * time.Second}, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				start := time.Now()
+				var got time.Duration
+				b := batch.New(batch.Config{Size: 2, Slots: 1, Queue: 2}, func(ctx context.Context, in []string) ([]int, error) {
+					got = 0
+					if deadline, ok := ctx.Deadline(); ok {
+						got = deadline.Sub(start)
+					}
+					return slow(ctx, in)
+				})
+				busy := arrive(t.Context(), b, "1")
+				all := []*results{busy}
+				for _, timeout := range test.timeouts {
+					ctx, cancel := context.WithCancel(t.Context())
+					defer cancel()
+					if timeout > 0 {
+						ctx, cancel = context.WithTimeout(ctx, timeout)
+						defer cancel()
+					}
+					all = append(all, arrive(ctx, b, "2"))
+				}
+				for _, r := range all {
+					r.group.Wait()
+					require.NoError(t, r.errs[0])
+				}
+				require.Equal(t, test.want, got)
+			})
+		})
+	}
+}
+
+func TestItemAtFaultFailsAloneAtLogarithmicCost(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var calls recorder
+		b := batch.New(batch.Config{Size: 64, Slots: 1, Queue: 64, ItemFault: isSyntax}, calls.record(slow))
+		busy := arrive(t.Context(), b, "0")
+		items := make([]string, 64)
+		for i := range items {
+			items[i] = strconv.Itoa(i)
+		}
+		items[37] = "bad"
+		r := arrive(t.Context(), b, items...)
+		busy.group.Wait()
+		r.group.Wait()
+		for i := range items {
+			if i == 37 {
+				require.ErrorIs(t, r.errs[i], strconv.ErrSyntax)
+				require.Equal(t, 1, r.infos[i].Size)
+				continue
+			}
+			require.NoError(t, r.errs[i])
+			require.Equal(t, i, r.outs[i])
+		}
+		require.Equal(t, 32, r.infos[0].Size, "of the call that answered")
+		require.Equal(t, time.Second, r.infos[0].Compute, "of the call that answered")
+		require.Len(t, calls.calls, 1+1+2*6)
+	})
+}
+
+func TestErrorOfNobodysFaultFailsTheWholeBatchOnce(t *testing.T) {
+	t.Parallel()
+	for name, fault := range map[string]func(error) bool{
+		"nothing is an item's fault": nil,
+		"this is not":                func(error) bool { return false },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				var calls recorder
+				b := batch.New(batch.Config{Size: 4, Slots: 1, Queue: 4, ItemFault: fault}, calls.record(slow))
+				busy := arrive(t.Context(), b, "0")
+				r := arrive(t.Context(), b, "1", "bad", "3")
+				busy.group.Wait()
+				r.group.Wait()
+				for i := range r.errs {
+					require.ErrorIs(t, r.errs[i], strconv.ErrSyntax)
+					require.Equal(t, batch.Info{Size: 3, Wait: time.Second, Compute: time.Second}, r.infos[i])
+				}
+				require.Len(t, calls.calls, 2)
+			})
+		})
+	}
+}
+
+func TestFuncThatMisbehavesFailsItsBatchOnly(t *testing.T) {
+	t.Parallel()
+	broken := errors.New("broken")
+	for name, test := range map[string]struct {
+		do    func() ([]int, error)
+		check func(*testing.T, error)
+	}{
+		"panics with a value": {
+			func() ([]int, error) { panic("boom") },
+			func(t *testing.T, err error) {
+				var p *batch.PanicError
+				require.ErrorAs(t, err, &p)
+				require.Equal(t, "boom", p.Value)
+				require.Contains(t, string(p.Stack), "batch_test.go")
+				require.EqualError(t, err, "batch panicked: boom")
+			},
+		},
+		"panics with an error": {
+			func() ([]int, error) { panic(broken) },
+			func(t *testing.T, err error) { require.ErrorIs(t, err, broken) },
+		},
+		"ends its goroutine": {
+			func() ([]int, error) { runtime.Goexit(); return nil, nil },
+			func(t *testing.T, err error) { require.ErrorContains(t, err, "goroutine") },
+		},
+		"returns too few": {
+			func() ([]int, error) { return []int{1}, nil },
+			func(t *testing.T, err error) { require.ErrorIs(t, err, batch.ErrOutputs) },
+		},
+		"returns too many": {
+			func() ([]int, error) { return []int{1, 2, 3}, nil },
+			func(t *testing.T, err error) { require.ErrorIs(t, err, batch.ErrOutputs) },
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				b := batch.New(batch.Config{Size: 2, Slots: 1, Queue: 4}, func(ctx context.Context, in []string) ([]int, error) {
+					if in[0] == "bad" {
+						return test.do()
+					}
+					return slow(ctx, in)
+				})
+				busy := arrive(t.Context(), b, "0")
+				bad := arrive(t.Context(), b, "bad", "2")
+				next := arrive(t.Context(), b, "3")
+				for _, r := range []*results{busy, bad, next} {
+					r.group.Wait()
+				}
+				require.NoError(t, busy.errs[0])
+				for i := range bad.errs {
+					test.check(t, bad.errs[i])
+					require.Equal(t, 2, bad.infos[i].Size)
+				}
+				require.NoError(t, next.errs[0], "the slot goes on")
+				require.Equal(t, 3, next.outs[0])
+				require.NoError(t, b.Stop(t.Context()))
+			})
+		})
+	}
+}
+
+func TestStopFlushesWhatWaitsAndTakesNoMore(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := batch.New(batch.Config{Size: 1, Slots: 1, Queue: 4}, slow)
+		r := arrive(t.Context(), b, "1", "2", "3")
+		start := time.Now()
+		var stops sync.WaitGroup
+		errs := make([]error, 2)
+		for i := range errs {
+			stops.Go(func() { errs[i] = b.Stop(t.Context()) })
+		}
+		synctest.Wait()
+		_, _, err := b.Do(t.Context(), "4")
+		require.ErrorIs(t, err, batch.ErrStopped)
+		stops.Wait()
+		require.Equal(t, []error{nil, nil}, errs)
+		require.Equal(t, 3*time.Second, time.Since(start))
+		r.group.Wait()
+		require.Equal(t, []int{1, 2, 3}, r.outs)
+		require.NoError(t, b.Stop(t.Context()), "stopping again")
+	})
+}
+
+func TestStopThatRunsOutOfTimeAnswersEverybody(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		ended := false
+		b := batch.New(batch.Config{Size: 2, Slots: 1, Queue: 4}, func(ctx context.Context, in []string) ([]int, error) {
+			<-release // deaf to its context
+			ended = ctx.Err() != nil
+			return make([]int, len(in)), nil
+		})
+		r := arrive(t.Context(), b, "1", "2", "3", "4")
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		err := b.Stop(ctx)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		r.group.Wait()
+		for _, err := range r.errs {
+			require.ErrorIs(t, err, batch.ErrStopped)
+		}
+		require.Equal(t, time.Second, r.infos[3].Wait)
+		require.ErrorIs(t, b.Stop(ctx), context.DeadlineExceeded, "its batch is still under way")
+		close(release)
+		require.NoError(t, b.Stop(t.Context()))
+		require.True(t, ended)
+	})
+}
+
+func TestStopOfAnIdleBatcherSucceedsWhateverItsContext(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for range 100 {
+		b := batch.New(batch.Config{Size: 2, Slots: 2, Queue: 2}, slow)
+		require.NoError(t, b.Stop(ctx))
+	}
+}
