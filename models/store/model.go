@@ -24,7 +24,7 @@ const maxBackoff = 20
 type model[S Servable] struct {
 	name   string
 	store  *Store[S]
-	ctx    context.Context // ends when the model is removed
+	ctx    context.Context //nolint:containedctx // the model's life; remove ends it
 	cancel context.CancelFunc
 
 	// busy is held by the one goroutine that reconciles; it guards the fields up to mu.

@@ -108,8 +108,8 @@ type Event struct {
 // Store holds the loaded versions. Its methods may be called from many goroutines.
 type Store[S Servable] struct {
 	cfg    Config[S]
-	base   string // cfg.Base, absolute
-	ctx    context.Context
+	base   string          // cfg.Base, absolute
+	ctx    context.Context //nolint:containedctx // the store's life; Close ends it
 	cancel context.CancelFunc
 	kick   chan struct{} // asks for a look now
 	done   chan struct{} // closed when the watcher has ended
