@@ -1,0 +1,182 @@
+// Package page is the page at /home: a person shows it a picture, chooses questions and reads the answers.
+//
+// All markup is rendered here, by html/template: the whole page for a browser that asks for it or posts the form, and the
+// answers alone for the page's own script, which puts them where the old ones were. So an answer looks the same with and
+// without JavaScript, and no sentence a person reads is made in the browser.
+//
+// It knows questions, pictures' bytes and problems. It must not know how a question travels, or the other ways in.
+package page
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"net/http"
+	"strconv"
+
+	"github.com/ebb-inference/ebb/events/problem"
+	"github.com/ebb-inference/ebb/functions/ingress/ask"
+	"github.com/ebb-inference/ebb/models"
+)
+
+// DefaultMaxBytes is how large a picture may be when Config does not say.
+const DefaultMaxBytes = 10 << 20
+
+// Path is where the page lives. Its assets are below it.
+const Path = "/home"
+
+// Asker answers questions about pictures.
+type Asker interface {
+	// Ask returns one result a model, in the order asked, or an error that is or wraps *problem.Details.
+	Ask(context.Context, ask.Question) (*ask.Response, error)
+	// Models lists what can be asked, in the order in which the page offers it.
+	Models() []*models.Model
+}
+
+// Fetcher fetches the picture at an address. Its errors are or wrap *problem.Details.
+type Fetcher interface {
+	Fetch(ctx context.Context, url string) ([]byte, error)
+}
+
+// Config says what the page works with. Asker and Fetcher are required.
+type Config struct {
+	Asker        Asker
+	Fetcher      Fetcher
+	MaxBytes     int64        // largest picture, in bytes; 0 is DefaultMaxBytes
+	SuggestedURL string       // an example for the address field; empty offers none
+	Logger       *slog.Logger // what should not have happened; nil is slog.Default()
+}
+
+// csp lets the page load its own files and show the picture that a person chose, and nothing else.
+const csp = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; " +
+	"form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+
+type handler struct {
+	Config
+	origin *http.CrossOriginProtection
+}
+
+// New is the page's handler. It answers GET, HEAD and POST at Path, and the files below Path. POST with the query
+// fragment=answers answers the section with the answers alone. The status is the one that the API has for the same
+// question.
+func New(c Config) http.Handler {
+	if c.MaxBytes <= 0 {
+		c.MaxBytes = DefaultMaxBytes
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	h := &handler{Config: c, origin: http.NewCrossOriginProtection()}
+
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET "+Path, h.show)
+	mux.HandleFunc("POST "+Path, h.answer)
+	mux.HandleFunc(Path, notAllowed("GET, HEAD, POST"))
+	mux.Handle("GET "+Path+"/{$}", http.RedirectHandler(Path, http.StatusPermanentRedirect))
+	mux.HandleFunc("GET "+assetsPath+"{hash}/{name}", serveAsset)
+	mux.HandleFunc(assetsPath, notAllowed("GET, HEAD"))
+	mux.HandleFunc(Path+"/", notFound)
+
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		header := w.Header()
+		header.Set("Content-Security-Policy", csp)
+		header.Set("X-Content-Type-Options", "nosniff")
+		// Not no-referrer: that would make the origin of the page's own form "null", and it could not be told from a
+		// stranger's.
+		header.Set("Referrer-Policy", "same-origin")
+		header.Set("Cross-Origin-Resource-Policy", "same-origin")
+		mux.ServeHTTP(w, r)
+	})
+}
+
+// show answers GET: the page with nothing asked yet. The query may fill in the form: url, and any number of model.
+func (h *handler) show(w http.ResponseWriter, r *http.Request) {
+	query := r.URL.Query()
+	s := submission{url: query.Get("url"), models: query["model"]}
+	if len(s.url) > maxURL {
+		s.url = ""
+	}
+	h.write(w, http.StatusOK, "page", h.page(s, h.empty()))
+}
+
+// answer answers POST: the form was sent.
+func (h *handler) answer(w http.ResponseWriter, r *http.Request) {
+	fragment := r.URL.Query().Get("fragment") == "answers"
+
+	s, status, answers := h.ask(w, r)
+	if answers.Problem != nil && answers.Problem.RetryAfter > 0 {
+		w.Header().Set("Retry-After", strconv.Itoa(answers.Problem.RetryAfter))
+	}
+	if fragment {
+		if s.url != "" { // a file's preview is in the browser already
+			answers.Seen = preview(s.picture)
+		}
+		h.write(w, status, "answers", answers)
+		return
+	}
+	// Without the script a file must be chosen anew for every question, so a button that sends the form again is of
+	// use only with an address.
+	answers.Retry = answers.Retry && s.url != ""
+	h.write(w, status, "page", h.page(s, answers))
+}
+
+// ask reads the form, gets the picture and asks. It returns what was sent as far as it was read, the status, and the
+// answers or the problem to show.
+func (h *handler) ask(w http.ResponseWriter, r *http.Request) (submission, int, section) {
+	s, err := h.read(w, r)
+	if err != nil {
+		return s, err.Status, h.failed(err)
+	}
+	if s.url != "" {
+		picture, err := h.Fetcher.Fetch(r.Context(), s.url)
+		if err != nil {
+			d := h.explain(r.Context(), "fetching a picture failed", err)
+			return s, d.Status, h.failed(d)
+		}
+		s.picture = picture
+	}
+	response, askErr := h.Asker.Ask(r.Context(), ask.Question{Picture: s.picture, Models: s.models})
+	if askErr != nil {
+		d := h.explain(r.Context(), "asking failed", askErr)
+		return s, d.Status, h.failed(d)
+	}
+	return s, ask.Status(response), h.answered(response)
+}
+
+// explain makes a problem of err. The text of an error that is none stays in the log.
+func (h *handler) explain(ctx context.Context, what string, err error) *problem.Details {
+	d := problem.From(err)
+	if d.Status >= http.StatusInternalServerError && ctx.Err() == nil {
+		h.Logger.ErrorContext(ctx, what, "error", err)
+	}
+	return d
+}
+
+// write renders a template and answers with it. Nothing of it may be kept: it has a person's picture and answers in it.
+func (h *handler) write(w http.ResponseWriter, status int, name string, data any) {
+	var body bytes.Buffer
+	if err := templates.ExecuteTemplate(&body, name, data); err != nil {
+		h.Logger.Error("rendering the page failed", "template", name, "error", err)
+		problem.Write(w, problem.From(err))
+		return
+	}
+	header := w.Header()
+	header.Set("Content-Type", "text/html; charset=utf-8")
+	header.Set("Cache-Control", "no-store")
+	header.Set("Content-Length", strconv.Itoa(body.Len()))
+	w.WriteHeader(status)
+	_, _ = body.WriteTo(w) // the browser is gone; nobody is left to tell
+}
+
+func notAllowed(methods string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Allow", methods)
+		problem.Write(w, problem.New("method-not-allowed", http.StatusMethodNotAllowed, "Method not allowed",
+			"The methods here are "+methods+"."))
+	}
+}
+
+func notFound(w http.ResponseWriter, _ *http.Request) {
+	problem.Write(w, problem.New("not-found", http.StatusNotFound, "There is nothing here",
+		"The page is at "+Path+"."))
+}

@@ -1,0 +1,58 @@
+package page
+
+import (
+	"net/http"
+
+	"github.com/ebb-inference/ebb/events/problem"
+)
+
+// The names under which the page's script finds the problems that only it can see.
+const (
+	problemTooLarge   = "too-large"
+	problemNotPicture = "not-a-picture"
+	problemOffline    = "offline"
+	problemStrange    = "strange-answer"
+)
+
+func tooLarge(limit int64) *problem.Details {
+	return problem.New("body-too-large", http.StatusRequestEntityTooLarge, "The picture is too large",
+		"A picture may have "+size(limit)+" at most. Choose a smaller version of it.")
+}
+
+func notPicture() *problem.Details {
+	return problem.New(problemNotPicture, http.StatusUnsupportedMediaType, "This is not a picture",
+		"Choose a JPEG, PNG, GIF, WebP, BMP or TIFF file.")
+}
+
+func offline() *problem.Details {
+	return problem.New(problemOffline, http.StatusServiceUnavailable, "The server cannot be reached",
+		"Nothing came back. Check that you are online, then try again: your picture is still here.")
+}
+
+func strange() *problem.Details {
+	return problem.New(problemStrange, http.StatusBadGateway, "Something in between answered",
+		"The reply did not come from Ebb; it may be restarting. Wait a moment, then try again: your picture is still here.")
+}
+
+func malformed(detail string) *problem.Details {
+	return problem.New("bad-form", http.StatusBadRequest, "The form could not be read", detail)
+}
+
+func noPicture() *problem.Details {
+	return problem.New("no-picture", http.StatusBadRequest, "No picture yet",
+		"Choose a picture or give its address, then ask again.")
+}
+
+func noQuestion() *problem.Details {
+	return problem.New("no-model", http.StatusBadRequest, "No question yet", "Tick at least one question, then ask again.")
+}
+
+func notForm() *problem.Details {
+	return problem.New("unsupported-media-type", http.StatusUnsupportedMediaType, "This is not the page's form",
+		"Send multipart/form-data, or use POST /v1/infer, which takes a picture as it is.")
+}
+
+func foreign() *problem.Details {
+	return problem.New("cross-origin", http.StatusForbidden, "This form came from another site",
+		"Another site tried to ask in your name, so nothing was sent. Ask again with the form on this page.")
+}

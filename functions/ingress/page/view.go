@@ -1,0 +1,204 @@
+package page
+
+import (
+	"embed"
+	"encoding/base64"
+	"html/template"
+	"net/http"
+	"slices"
+
+	"github.com/ebb-inference/ebb/events/problem"
+	"github.com/ebb-inference/ebb/functions/ingress/ask"
+	"github.com/ebb-inference/ebb/models"
+)
+
+//go:embed templates
+var templateFiles embed.FS
+
+var templates = template.Must(template.New("").
+	Funcs(template.FuncMap{"asset": assetURL}).
+	ParseFS(templateFiles, "templates/*.html"))
+
+// accept lists what a picture may be, for file choosers. It names the types one by one: an iPhone then hands over a
+// photograph as JPEG, and as HEIC if it said image/*.
+const accept = "image/jpeg,image/png,image/gif,image/webp,image/bmp,image/tiff"
+
+// maxPreview is the largest picture that is sent back within the page, in bytes.
+const maxPreview = 4 << 20
+
+// whole is the page.
+type whole struct {
+	Title        string
+	Accept       string
+	MaxBytes     int64
+	MaxSize      string
+	SuggestedURL string
+	URL          string
+	Choices      []choice
+	Picture      template.URL      // the picture that was sent; empty: none
+	Answers      section           // what the page shows first
+	Sections     []section         // what its script may show instead, by Name
+}
+
+// choice is one question that can be asked.
+type choice struct {
+	Model    string
+	Question string
+	Chosen   bool
+}
+
+// The states of the section with the answers.
+const (
+	stateEmpty    = "empty"    // nothing to ask about yet
+	stateReady    = "ready"    // there is a picture or an address
+	stateWorking  = "working"  // asked
+	stateAnswered = "answered" // at least one question has an answer
+	stateFailed   = "failed"   // none has
+)
+
+// section is what the page shows beside the form.
+type section struct {
+	Name    string // by which the page's script finds it
+	State   string
+	Heading string
+	Waiting []choice
+	Cards   []card
+	Problem *notice
+	Retry   bool   // asking again may help
+	Request string // the request's id
+	Seen    template.URL
+}
+
+// notice is a problem in plain words.
+type notice struct {
+	Title, Detail string
+	RetryAfter    int  // seconds; 0 says nothing
+	Shrink        bool // the browser can make the picture small enough
+}
+
+func (h *handler) page(s submission, answers section) whole {
+	p := whole{
+		Title:        "Ebb · Ask a picture",
+		Accept:       accept,
+		MaxBytes:     h.MaxBytes,
+		MaxSize:      size(h.MaxBytes),
+		SuggestedURL: h.SuggestedURL,
+		URL:          s.url,
+		Choices:      h.choices(s.models),
+		Picture:      preview(s.picture),
+		Answers:      answers,
+	}
+	switch {
+	case answers.Problem != nil:
+		p.Title = answers.Problem.Title + " · Ebb"
+	case len(answers.Cards) > 0:
+		p.Title = answers.Cards[0].Verdict.String() + " · Ebb"
+	}
+	p.Sections = h.sections(p.Choices)
+	return p
+}
+
+// sections are all that the page's script may show by itself.
+func (h *handler) sections(choices []choice) []section {
+	large := h.refused(problemTooLarge, tooLarge(h.MaxBytes))
+	large.Problem.Shrink = true
+	return []section{
+		h.empty(),
+		{Name: stateReady, State: stateReady, Heading: "Ready when you are"},
+		{Name: stateWorking, State: stateWorking, Heading: "Working on it", Waiting: choices},
+		large,
+		h.refused(problemNotPicture, notPicture()),
+		h.refused(problemOffline, offline()),
+		h.refused(problemStrange, strange()),
+	}
+}
+
+// refused is a problem that only the page's script can see, under the name by which it asks for it.
+func (h *handler) refused(name string, d *problem.Details) section {
+	s := h.failed(d)
+	s.Name = name
+	return s
+}
+
+func (*handler) empty() section {
+	return section{Name: stateEmpty, State: stateEmpty, Heading: "Answers surface here"}
+}
+
+// choices are the questions, with those of the named models chosen, or the first when none is named.
+func (h *handler) choices(named []string) []choice {
+	known := h.Asker.Models()
+	list := make([]choice, len(known))
+	for i, m := range known {
+		list[i] = choice{
+			Model:    m.Name,
+			Question: question(m.Question),
+			Chosen:   slices.Contains(named, m.Name) || (len(named) == 0 && i == 0),
+		}
+	}
+	return list
+}
+
+// question is how a model's question reads. A model without one says what it sees.
+func question(q string) string {
+	if q == "" {
+		return "What is it?"
+	}
+	return q
+}
+
+func (*handler) failed(d *problem.Details) section {
+	return section{
+		State:   stateFailed,
+		Heading: "No answer",
+		Problem: newNotice(d),
+		Retry:   worthRetrying(d),
+		Request: requestID(d.Instance),
+	}
+}
+
+func (h *handler) answered(r *ask.Response) section {
+	s := section{State: stateFailed, Heading: "Answers", Request: r.ID}
+	known := h.Asker.Models()
+	for i := range r.Results {
+		result := &r.Results[i]
+		at := slices.IndexFunc(known, func(m *models.Model) bool { return m.Name == result.Model })
+		var model *models.Model
+		if at >= 0 {
+			model = known[at]
+		}
+		s.Cards = append(s.Cards, newCard(result, model))
+		if result.Error == nil {
+			s.State = stateAnswered
+		} else if worthRetrying(result.Error) {
+			s.Retry = true
+		}
+	}
+	if len(s.Cards) == 1 {
+		s.Heading = "Answer"
+	}
+	return s
+}
+
+func newNotice(d *problem.Details) *notice {
+	return &notice{Title: d.Title, Detail: d.Detail, RetryAfter: d.RetryAfter}
+}
+
+// worthRetrying tells whether the same question may be answered another time.
+func worthRetrying(d *problem.Details) bool {
+	return d.Status >= http.StatusInternalServerError || d.Status == http.StatusTooManyRequests ||
+		d.Status == http.StatusRequestTimeout
+}
+
+// preview is a picture as an address that is the picture itself, or empty when browsers cannot show it or it is large.
+func preview(picture []byte) template.URL {
+	if len(picture) == 0 || len(picture) > maxPreview {
+		return ""
+	}
+	switch mediaType := http.DetectContentType(picture); mediaType {
+	case "image/jpeg", "image/png", "image/gif", "image/webp", "image/bmp":
+		// Nothing of it is anybody's text: a type from this list, and base64.
+		return template.URL("data:" + mediaType + ";base64," + base64.StdEncoding.EncodeToString(picture)) //nolint:gosec // see above
+	default:
+		return ""
+	}
+}
