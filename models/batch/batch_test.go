@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -126,23 +127,6 @@ func TestFullQueueRefusesAndAnItemThatLeavesMakesRoom(t *testing.T) {
 	})
 }
 
-func TestBurstThatAFreeSlotCanTakeIsNotRefused(t *testing.T) {
-	t.Parallel()
-	// With one processor the slot's goroutine runs after all of the burst has come, or any part of it.
-	for range 100 {
-		synctest.Test(t, func(t *testing.T) {
-			b := batch.New(batch.Config{Size: 8, Slots: 1, Queue: 7}, slow)
-			var group sync.WaitGroup
-			errs := make([]error, 8)
-			for i := range errs {
-				group.Go(func() { _, _, errs[i] = b.Do(t.Context(), "1") })
-			}
-			group.Wait()
-			require.Equal(t, make([]error, 8), errs)
-		})
-	}
-}
-
 func TestItemWhoseDeadlinePassesInTheQueueIsNotComputed(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -163,20 +147,55 @@ func TestItemWhoseDeadlinePassesInTheQueueIsNotComputed(t *testing.T) {
 	})
 }
 
-func TestItemWhoseContextHasEndedIsRefused(t *testing.T) {
+func TestItemWhoseContextHasEndedIsRefusedWhateverTheQueue(t *testing.T) {
 	t.Parallel()
-	b := batch.New(batch.Config{}, func(context.Context, []string) ([]int, error) {
-		return nil, errors.New("must not be called")
+	synctest.Test(t, func(t *testing.T) {
+		var calls recorder
+		b := batch.New(batch.Config{Size: 1, Slots: 1, Queue: 1}, calls.record(slow))
+		r := arrive(t.Context(), b, "1", "2") // the queue is full
+		expired, cancel := context.WithDeadline(t.Context(), time.Now())
+		defer cancel()
+		_, _, err := b.Do(expired, "3")
+		require.ErrorIs(t, err, batch.ErrExpired)
+		cancelled, cancel := context.WithCancel(t.Context())
+		cancel()
+		_, _, err = b.Do(cancelled, "4")
+		require.ErrorIs(t, err, context.Canceled)
+		require.NotErrorIs(t, err, batch.ErrExpired)
+		r.group.Wait()
+		require.Equal(t, [][]string{{"1"}, {"2"}}, calls.calls)
 	})
-	ctx, cancel := context.WithDeadline(t.Context(), time.Unix(0, 0))
-	defer cancel()
-	_, _, err := b.Do(ctx, "1")
-	require.ErrorIs(t, err, batch.ErrExpired)
-	ctx, cancel = context.WithCancel(t.Context())
-	cancel()
-	_, _, err = b.Do(ctx, "1")
-	require.ErrorIs(t, err, context.Canceled)
-	require.NotErrorIs(t, err, batch.ErrExpired)
+}
+
+// unnoticed is a context that has ended, but nobody has been woken by that yet.
+type unnoticed struct {
+	context.Context
+	ended *atomic.Bool
+}
+
+func (c unnoticed) Err() error {
+	if c.ended.Load() {
+		return context.Canceled
+	}
+	return nil
+}
+
+func TestItemWhoseCancellationIsStillUnnoticedIsNotComputed(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var calls recorder
+		var ended atomic.Bool
+		b := batch.New(batch.Config{Size: 2, Slots: 1, Queue: 2}, calls.record(slow))
+		first := arrive(t.Context(), b, "1")
+		second := arrive(unnoticed{t.Context(), &ended}, b, "2")
+		third := arrive(t.Context(), b, "3")
+		ended.Store(true)
+		for _, r := range []*results{first, second, third} {
+			r.group.Wait()
+		}
+		require.ErrorIs(t, second.errs[0], context.Canceled)
+		require.Equal(t, [][]string{{"1"}, {"3"}}, calls.calls)
+	})
 }
 
 // overdue is a context whose deadline has passed and whose timer has not fired yet.
@@ -194,11 +213,36 @@ func TestItemWhoseTimerIsLateIsNotComputed(t *testing.T) {
 	require.Zero(t, info.Size)
 }
 
+// tie is a context that ends just after its item was answered and just before anybody looks.
+type tie struct {
+	context.Context
+	cancel context.CancelFunc
+}
+
+func (c tie) Done() <-chan struct{} {
+	synctest.Wait()
+	c.cancel()
+	return c.Context.Done()
+}
+
+func TestItemThatIsAnsweredWhenItsContextEndsGetsItsAnswer(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := batch.New(batch.Config{}, func(_ context.Context, in []int) ([]int, error) { return in, nil })
+		for i := range 100 { // who finds both is free to choose
+			ctx, cancel := context.WithCancel(t.Context())
+			out, _, err := b.Do(tie{ctx, cancel}, i)
+			require.NoError(t, err)
+			require.Equal(t, i, out)
+		}
+	})
+}
+
 func TestBatchEndsWhenTheLastWhoWaitsLeaves(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		start := time.Now()
-		var ended time.Duration
+		var ended atomic.Int64
 		b := batch.New(batch.Config{Size: 2, Slots: 1, Queue: 2}, func(ctx context.Context, in []string) ([]int, error) {
 			if in[0] == "1" {
 				return slow(ctx, in)
@@ -206,7 +250,7 @@ func TestBatchEndsWhenTheLastWhoWaitsLeaves(t *testing.T) {
 			child, cancel := context.WithCancel(ctx)
 			defer cancel()
 			<-child.Done()
-			ended = time.Since(start)
+			ended.Store(int64(time.Since(start)))
 			return nil, child.Err()
 		})
 		busy := arrive(t.Context(), b, "1")
@@ -220,10 +264,11 @@ func TestBatchEndsWhenTheLastWhoWaitsLeaves(t *testing.T) {
 		require.ErrorIs(t, one.errs[0], context.DeadlineExceeded)
 		require.NotErrorIs(t, one.errs[0], batch.ErrExpired, "it was being computed")
 		require.Equal(t, 2*time.Second, time.Since(start))
-		require.Zero(t, ended, "somebody still waits")
+		synctest.Wait()
+		require.Zero(t, ended.Load(), "somebody still waits")
 		other.group.Wait()
 		synctest.Wait()
-		require.Equal(t, 3*time.Second, ended)
+		require.EqualValues(t, 3*time.Second, ended.Load())
 	})
 }
 

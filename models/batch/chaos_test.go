@@ -190,7 +190,7 @@ func (w *witness) inOrder() {
 
 func TestWhateverHappensAtOnceEveryItemGetsItsOwnAnswerOnce(t *testing.T) {
 	t.Parallel()
-	const seeds = 3000
+	const seeds = 1500
 	for seed := range uint64(seeds) {
 		synctest.Test(t, func(t *testing.T) { chaos(t, seed) })
 		if t.Failed() {

@@ -47,6 +47,7 @@ func (it *item[In, Out]) expired(now time.Time) error {
 }
 
 // settle answers an item that is not done yet with an error. It is called with the lock held; the token never blocks.
+// From then on the item belongs to who waits for it: nobody else may touch it.
 func (it *item[In, Out]) settle(err error) {
 	it.state = done
 	it.err = err

@@ -317,7 +317,7 @@ func (s *simulation) giveUp(at time.Duration) {
 
 func TestBatcherDoesWhatTheModelDoes(t *testing.T) {
 	t.Parallel()
-	const seeds = 4000
+	const seeds = 2500
 	for seed := range uint64(seeds) {
 		h := randomHistory(seed)
 		synctest.Test(t, func(t *testing.T) { replay(t, h) })

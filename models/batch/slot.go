@@ -184,7 +184,7 @@ func (s *slot[In, Out]) abandon() {
 		if it == nil || it.state == done {
 			continue
 		}
-		it.settle(ErrStopped)
 		it.call.leave()
+		it.settle(ErrStopped)
 	}
 }
