@@ -1,0 +1,84 @@
+package gateway
+
+import (
+	"context"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/ebb-inference/ebb/events/problem"
+	"github.com/ebb-inference/ebb/functions/ingress/ask"
+)
+
+// mostWait is the longest wait that a client can name, in seconds; the Service has a bound of its own.
+const mostWait = 3600
+
+// patience is the context of a request whose client may have said how long it waits: "Prefer: wait=10", in seconds
+// (RFC 7240). What cannot be understood is passed over, as that says.
+func patience(w http.ResponseWriter, r *http.Request) (context.Context, context.CancelFunc) {
+	for _, line := range r.Header.Values("Prefer") {
+		for preference := range strings.SplitSeq(line, ",") {
+			preference, _, _ = strings.Cut(preference, ";")
+			name, value, _ := strings.Cut(preference, "=")
+			if !strings.EqualFold(strings.TrimSpace(name), "wait") {
+				continue
+			}
+			seconds, err := strconv.Atoi(strings.Trim(strings.TrimSpace(value), `"`))
+			if err != nil || seconds < 1 || seconds > mostWait {
+				continue
+			}
+			w.Header().Set("Preference-Applied", "wait="+strconv.Itoa(seconds))
+			return context.WithTimeout(r.Context(), time.Duration(seconds)*time.Second)
+		}
+	}
+	return context.WithCancel(r.Context())
+}
+
+// failed is one picture of several that has no answer, and therefore none of them has.
+type failed struct {
+	index   int
+	problem *problem.Details
+}
+
+// askEach asks one model about several pictures, some at a time, and returns the answers in the pictures' order. When
+// one fails, the others are given up: these protocols have one answer for all.
+func (g *gateway) askEach(ctx context.Context, id, model string, pictures [][]byte) ([]ask.Result, *failed) {
+	results := make([]ask.Result, len(pictures))
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(g.Concurrency)
+	first := make(chan *failed, 1)
+	for i, picture := range pictures {
+		group.Go(func() error {
+			response, err := g.Service.Ask(ctx, ask.Question{ID: id, Picture: picture, Models: []string{model}})
+			if err == nil {
+				results[i] = response.Results[0]
+				if results[i].Error == nil {
+					return nil
+				}
+				err = results[i].Error
+			}
+			select {
+			case first <- &failed{index: i, problem: problem.From(err)}:
+			default: // another one failed before, and that is why
+			}
+			return err
+		})
+	}
+	if group.Wait() == nil {
+		return results, nil
+	}
+	return nil, <-first
+}
+
+// about says which picture a problem is about, when there were several.
+func (f *failed) about(pictures int) *problem.Details {
+	if pictures == 1 {
+		return f.problem
+	}
+	p := *f.problem
+	p.Detail = "Picture " + strconv.Itoa(f.index) + ": " + p.Detail
+	return &p
+}
