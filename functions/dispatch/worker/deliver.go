@@ -1,0 +1,158 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/ebb-inference/ebb/events"
+	"github.com/ebb-inference/ebb/events/problem"
+	"github.com/ebb-inference/ebb/events/reply"
+)
+
+// ServeHTTP takes one delivery: POST, a request event in binary mode.
+func (w *Worker) ServeHTTP(rw http.ResponseWriter, req *http.Request) {
+	if req.Method != http.MethodPost {
+		rw.Header().Set("Allow", http.MethodPost)
+		problem.Write(rw, problem.New("method-not-allowed", http.StatusMethodNotAllowed, "Method not allowed", "Events are delivered by POST."))
+		return
+	}
+	received := time.Now()
+	ok, closed := w.gate.enter()
+	switch {
+	case closed:
+		w.close(w.life, rw, retried("This replica is stopping."))
+		return
+	case !ok:
+		w.close(w.life, rw, overloaded("As many deliveries are under way as may be."))
+		return
+	}
+	defer w.gate.leave()
+	w.in.held.Add(w.life, 1, w.in.model)
+	defer w.in.held.Add(w.life, -1, w.in.model)
+
+	r, err := events.ReadHTTPRequest(req, w.MaxBytes)
+	if err != nil {
+		w.close(w.life, rw, w.unreadable(req, err))
+		return
+	}
+	// What was begun is finished even when the deliverer hangs up: the event comes again, and then it is done already.
+	ctx, span := w.in.startDelivery(w.life, r)
+	defer span.End()
+	v := w.deliver(ctx, req.Context(), r, received)
+	span.SetAttributes(attribute.String("outcome", v.outcome))
+	if v.refusal != nil {
+		span.SetStatus(codes.Error, v.refusal.Error())
+	}
+	w.close(ctx, rw, v)
+}
+
+// close ends a delivery.
+func (w *Worker) close(ctx context.Context, rw http.ResponseWriter, v verdict) {
+	w.in.done(ctx, v.outcome)
+	v.write(rw)
+}
+
+// unreadable is what becomes of a delivery that is no request event. If it says who asked, they are told.
+func (w *Worker) unreadable(req *http.Request, err error) verdict {
+	var p *problem.Details
+	switch {
+	case errors.Is(err, events.ErrTooLarge):
+		p = tooLarge(w.MaxBytes)
+	case errors.Is(err, events.ErrMalformed):
+		p = malformed(err)
+	default: // the deliverer hung up in the middle
+		return retried("The event did not arrive whole.")
+	}
+	w.Logger.Warn("event is refused", "error", err, "bytes", req.ContentLength)
+	ev, err := events.ReadHTTPAttributes(req.Header)
+	if err != nil || ev.Type() != events.TypeRequested {
+		return refused(p)
+	}
+	text := func(name string) string {
+		s, _ := ev.Extensions()[name].(string) // anything else is as good as missing
+		return s
+	}
+	r := &events.Request{
+		ID: ev.ID(), Model: text(events.ExtModel), ReplyTo: text(events.ExtReplyTo), CorrelationID: text(events.ExtCorrelationID),
+	}
+	result := w.failed(w.life, r, p)
+	if _, err := result.Event(); err != nil || !reply.ValidAddress(r.ReplyTo) {
+		return refused(p)
+	}
+	ctx, cancel := context.WithTimeout(w.life, w.Timeout)
+	defer cancel()
+	return w.respond(ctx, r, result)
+}
+
+// deliver works on a request event, unless another delivery of it does. The deliverer waits as long as delivered lasts.
+func (w *Worker) deliver(ctx, delivered context.Context, r *events.Request, received time.Time) verdict {
+	switch {
+	case !reply.ValidAddress(r.ReplyTo):
+		w.Logger.WarnContext(ctx, "event is refused: its reply address is none", "event", r.ID, "source", r.Source)
+		return refused(badAddress())
+	case !received.Before(r.Deadline):
+		return acknowledged(outcomeExpired)
+	}
+	d, mine := w.window.begin(keyOf(r))
+	if !mine {
+		select {
+		case <-d.done:
+			return verdict{outcomeDuplicate, d.refusal}
+		case <-delivered.Done():
+			return retried("The deliverer hung up.")
+		}
+	}
+	v := retried("Something failed that should not have.")
+	defer func() { w.window.finish(d, v) }() // also after a panic, or duplicates would wait for ever
+
+	deadline := received.Add(w.Timeout)
+	if r.Deadline.Before(deadline) {
+		deadline = r.Deadline
+	}
+	ctx, cancel := context.WithDeadline(ctx, deadline)
+	defer cancel()
+	if d.result == nil {
+		result, instead := w.answer(ctx, r, received)
+		if result == nil {
+			v = instead
+			return v
+		}
+		d.result = result
+	}
+	v = w.respond(ctx, r, d.result)
+	return v
+}
+
+// respond sends a result to who asked.
+func (w *Worker) respond(ctx context.Context, r *events.Request, result *events.Result) verdict {
+	err := w.Responder.Respond(ctx, r.ReplyTo, result)
+	switch {
+	case err == nil && result.Answer != nil:
+		return acknowledged(outcomeCompleted)
+	case err == nil:
+		return acknowledged(outcomeFailed)
+	case errors.Is(err, reply.ErrNoRequester):
+		return acknowledged(outcomeUnroutable)
+	case errors.Is(err, reply.ErrBadAddress):
+		return refused(badAddress())
+	case expired(ctx, r):
+		return acknowledged(outcomeExpired)
+	}
+	trace.SpanFromContext(ctx).RecordError(err)
+	w.Logger.WarnContext(ctx, "the reply was not sent", "event", r.ID, "error", err)
+	return retried("The reply could not be sent.")
+}
+
+// expired says whether it was the event's own deadline that ended ctx, or passed by now.
+func expired(ctx context.Context, r *events.Request) bool {
+	if deadline, ok := ctx.Deadline(); ok && deadline.Equal(r.Deadline) && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return true // even if the clock lags behind the timer
+	}
+	return !time.Now().Before(r.Deadline)
+}

@@ -1,0 +1,135 @@
+package worker
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/ebb-inference/ebb/models"
+	"github.com/ebb-inference/ebb/models/tfserving"
+)
+
+// item is one picture as the network's input.
+type item struct {
+	data []byte // KindTensor: the pixels, without the batch dimension; KindEncoded: a JPEG file
+	span trace.SpanContext
+}
+
+// row is the network's output for one item.
+type row struct {
+	values  []float32
+	version int64 // that computed it
+}
+
+// network computes batches on the model server, one call each.
+type network struct {
+	model     *models.Model
+	spec      tfserving.Spec
+	predictor Predictor
+	in        *instruments
+	dtype     tfserving.DType
+	shape     []int64   // of one item; KindTensor
+	buffers   sync.Pool // of *[]byte, one batch's tensor each
+}
+
+func newNetwork(m *models.Model, p Predictor, in *instruments) *network {
+	n := &network{
+		model: m,
+		spec: tfserving.Spec{
+			Model: m.Serving.Model, Version: m.Serving.Version, Label: m.Serving.Label, Signature: m.Serving.Signature,
+		},
+		predictor: p,
+		in:        in,
+	}
+	n.buffers.New = func() any { return new([]byte) }
+	width, height := int64(m.Input.Width), int64(m.Input.Height)
+	n.shape = []int64{height, width, channels}
+	if m.Input.Layout == models.LayoutNCHW {
+		n.shape = []int64{channels, height, width}
+	}
+	switch {
+	case m.Input.Kind == models.KindEncoded:
+		n.dtype, n.shape = tfserving.String, nil
+	case m.Input.DType == models.DTypeFloat32:
+		n.dtype = tfserving.Float32
+	default:
+		n.dtype = tfserving.Uint8
+	}
+	return n
+}
+
+// channels of a pixel: networks here see colours.
+const channels = 3
+
+// compute is the batcher's Func.
+func (n *network) compute(ctx context.Context, items []item) ([]row, error) {
+	ctx, span := n.in.startBatch(ctx, items)
+	defer span.End()
+	began := time.Now()
+	rows, err := n.predict(ctx, items)
+	n.in.batchDone(ctx, len(items), time.Since(began))
+	if err != nil {
+		span.SetStatus(codes.Error, err.Error())
+	}
+	return rows, err
+}
+
+func (n *network) predict(ctx context.Context, items []item) ([]row, error) {
+	buffer := n.buffers.Get().(*[]byte) // nothing else is ever put there
+	defer n.buffers.Put(buffer)
+	inputs := map[string]tfserving.Tensor{n.model.Input.Tensor: n.input(items, buffer)}
+	outputs, version, err := n.predictor.Predict(ctx, n.spec, inputs, n.model.Output.Tensor)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := split(outputs[n.model.Output.Tensor], len(items))
+	if err != nil {
+		return nil, fmt.Errorf("%w: output %q of %s: %w", tfserving.ErrAnswer, n.model.Output.Tensor, n.spec, err)
+	}
+	for i := range rows {
+		rows[i].version = version
+	}
+	return rows, nil
+}
+
+// input is one tensor of all items. A single item's memory is used as it is; several are joined in buffer.
+func (n *network) input(items []item, buffer *[]byte) tfserving.Tensor {
+	t := tfserving.Tensor{DType: n.dtype, Shape: append([]int64{int64(len(items))}, n.shape...)}
+	switch {
+	case n.dtype == tfserving.String:
+		t.Strings = make([][]byte, len(items))
+		for i, it := range items {
+			t.Strings[i] = it.data
+		}
+	case len(items) == 1:
+		t.Data = items[0].data
+	default:
+		t.Data = (*buffer)[:0]
+		for _, it := range items {
+			t.Data = append(t.Data, it.data...)
+		}
+		*buffer = t.Data
+	}
+	return t
+}
+
+// split divides an output into the rows of its items. How long a row must be is the model's to say.
+func split(t tfserving.Tensor, items int) ([]row, error) {
+	if len(t.Shape) == 0 || t.Shape[0] != int64(items) {
+		return nil, fmt.Errorf("its shape is %v for a batch of %d", t.Shape, items)
+	}
+	values, err := t.Floats()
+	if err != nil {
+		return nil, err
+	}
+	length := len(values) / items // exact: the first dimension divides the number of elements
+	rows := make([]row, items)
+	for i := range rows {
+		rows[i].values = values[i*length : (i+1)*length]
+	}
+	return rows, nil
+}

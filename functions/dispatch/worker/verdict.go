@@ -1,0 +1,57 @@
+package worker
+
+import (
+	"net/http"
+
+	"github.com/ebb-inference/ebb/events/problem"
+)
+
+// What can become of a delivery: the values of the attribute "outcome".
+const (
+	outcomeCompleted  = "completed"  // the requester has an answer
+	outcomeFailed     = "failed"     // the requester knows why there is none
+	outcomeExpired    = "expired"    // nobody waits any more
+	outcomeDuplicate  = "duplicate"  // another delivery of the same event is, or was, the one that counts
+	outcomeUnroutable = "unroutable" // the requester is gone
+	outcomeRefused    = "refused"    // not an event of ours, or one that names no reply queue
+	outcomeOverloaded = "overloaded" // comes back later, as there is no room now
+	outcomeRetried    = "retried"    // comes back later, as something is away or stopping
+)
+
+// verdict is what becomes of a delivery and what the broker is told.
+type verdict struct {
+	outcome string
+	refusal *problem.Details // nil: acknowledged
+}
+
+// again says whether the broker shall deliver the event once more.
+func (v verdict) again() bool {
+	return v.refusal != nil && v.refusal.Status == http.StatusServiceUnavailable
+}
+
+func (v verdict) write(rw http.ResponseWriter) {
+	if v.refusal == nil {
+		rw.WriteHeader(http.StatusNoContent)
+		return
+	}
+	problem.Write(rw, v.refusal)
+}
+
+func acknowledged(outcome string) verdict { return verdict{outcome: outcome} }
+
+// refused is final: the broker does not deliver the event again, and nobody is told but whoever reads this answer.
+func refused(p *problem.Details) verdict { return verdict{outcomeRefused, p} }
+
+func later(outcome, code, title, detail string) verdict {
+	p := problem.New(code, http.StatusServiceUnavailable, title, detail)
+	p.RetryAfter = 1
+	return verdict{outcome, p}
+}
+
+func overloaded(detail string) verdict {
+	return later(outcomeOverloaded, "overloaded", "Too many requests are waiting", detail+" Deliver the event again in a moment.")
+}
+
+func retried(detail string) verdict {
+	return later(outcomeRetried, "unavailable", "The request cannot be answered now", detail+" Deliver the event again in a moment.")
+}
