@@ -36,11 +36,14 @@ const (
 	DefaultMaxEventBytes = 16 << 20
 )
 
+// maxAttributeBytes bounds the attributes of one event, names and values; a larger one is answered 413.
+const maxAttributeBytes = 32 << 10
+
 // Config bounds a Broker. Zero is the default. An event that several Triggers match counts in each of their queues, though
 // they share its memory.
 type Config struct {
 	MaxEvents     int          // in one Trigger's queue, those being delivered included
-	MaxBytes      int64        // of the same: data and attributes
+	MaxBytes      int64        // of the same: data and attributes; at least room for one event
 	MaxEventBytes int64        // of one event's data
 	Logger        *slog.Logger // default slog.Default()
 }
@@ -73,6 +76,7 @@ func New(c Config) *Broker {
 	if c.MaxEventBytes <= 0 {
 		c.MaxEventBytes = DefaultMaxEventBytes
 	}
+	c.MaxBytes = max(c.MaxBytes, c.MaxEventBytes+maxAttributeBytes)
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -46,11 +47,12 @@ func (b *Broker) receive(r *http.Request) *problem.Details {
 		b.metrics.received(r.Context(), outcomeRefused)
 		return problem.New("malformed-event", http.StatusBadRequest, "Malformed event", err.Error())
 	}
-	if r.ContentLength > b.config.MaxEventBytes {
-		b.metrics.received(r.Context(), outcomeRefused)
-		return tooLarge(events.ErrTooLarge)
-	}
 	m := &message{id: ev.ID(), header: attributeHeaders(r.Header)}
+	attributes := headerSize(m.header)
+	if r.ContentLength > b.config.MaxEventBytes || attributes > maxAttributeBytes {
+		b.metrics.received(r.Context(), outcomeRefused)
+		return b.tooLarge()
+	}
 	matching, err := b.match(m.header)
 	if err != nil {
 		return stopping()
@@ -58,7 +60,7 @@ func (b *Broker) receive(r *http.Request) *problem.Details {
 	if len(matching) == 0 {
 		if n, err := io.Copy(io.Discard, io.LimitReader(r.Body, b.config.MaxEventBytes+1)); err != nil || n > b.config.MaxEventBytes {
 			b.metrics.received(r.Context(), outcomeRefused)
-			return unreadable(err)
+			return b.unreadable(err)
 		}
 		b.metrics.received(r.Context(), outcomeUnmatched)
 		b.log.LogAttrs(r.Context(), slog.LevelInfo, "event matches no trigger", slog.String("event", m.id), slog.String("type", ev.Type()))
@@ -66,9 +68,9 @@ func (b *Broker) receive(r *http.Request) *problem.Details {
 	}
 
 	// Room is reserved before the body is read, so that what is being received is bounded too.
-	size := headerSize(m.header) + r.ContentLength
+	size := attributes + r.ContentLength
 	if r.ContentLength < 0 {
-		size = headerSize(m.header) + b.config.MaxEventBytes
+		size = attributes + b.config.MaxEventBytes
 	}
 	if full := reserve(matching, size); full != nil {
 		b.metrics.received(r.Context(), outcomeFull)
@@ -80,7 +82,7 @@ func (b *Broker) receive(r *http.Request) *problem.Details {
 	if m.body, err = events.ReadHTTPData(r, b.config.MaxEventBytes); err != nil {
 		release(matching, size)
 		b.metrics.received(r.Context(), outcomeRefused)
-		return unreadable(err)
+		return b.unreadable(err)
 	}
 	for _, s := range matching {
 		s.shrink(size - m.size())
@@ -144,15 +146,17 @@ func headerSize(h http.Header) int64 {
 
 func (m *message) size() int64 { return headerSize(m.header) + int64(len(m.body)) }
 
-func unreadable(err error) *problem.Details {
+// unreadable is why an event's data was not taken; without an error there was too much of it.
+func (b *Broker) unreadable(err error) *problem.Details {
 	if err == nil || errors.Is(err, events.ErrTooLarge) {
-		return tooLarge(events.ErrTooLarge)
+		return b.tooLarge()
 	}
 	return problem.New("malformed-event", http.StatusBadRequest, "Malformed event", "The event's data ended too early.")
 }
 
-func tooLarge(err error) *problem.Details {
-	return problem.New("too-large", http.StatusRequestEntityTooLarge, "Event too large", err.Error())
+func (b *Broker) tooLarge() *problem.Details {
+	return problem.New("too-large", http.StatusRequestEntityTooLarge, "Event too large",
+		fmt.Sprintf("An event may have %d bytes of data and %d of attributes.", b.config.MaxEventBytes, maxAttributeBytes))
 }
 
 func stopping() *problem.Details {
