@@ -31,8 +31,9 @@ var (
 var errExpired = fmt.Errorf("%w: %w", ErrExpired, context.DeadlineExceeded)
 
 // Func computes one batch. It returns one output for each input, in order, or an error for the whole batch. Inputs must
-// not be kept after it returns. Its context ends when nobody waits for any of the items any more, or at the latest of
-// the items' deadlines; it carries no values of the items' contexts. A panic is an error for the whole batch.
+// not be kept after it returns. Its context ends when nobody waits for any of the items any more, at the latest of the
+// items' deadlines, and when the call has returned; it carries no values of the items' contexts. A panic is an error for
+// the whole batch.
 type Func[In, Out any] func(ctx context.Context, inputs []In) ([]Out, error)
 
 // Info says how an item fared.

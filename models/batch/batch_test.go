@@ -10,6 +10,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"weak"
 
 	"github.com/stretchr/testify/require"
 
@@ -490,4 +491,36 @@ func TestStopOfAnIdleBatcherSucceedsWhateverItsContext(t *testing.T) {
 		b := batch.New(batch.Config{Size: 2, Slots: 2, Queue: 2}, slow)
 		require.NoError(t, b.Stop(ctx))
 	}
+}
+
+func TestContextOfABatchEndsWithItsCall(t *testing.T) {
+	t.Parallel()
+	var kept context.Context
+	b := batch.New(batch.Config{}, func(ctx context.Context, in []int) ([]int, error) {
+		kept = ctx
+		return in, ctx.Err()
+	})
+	_, _, err := b.Do(t.Context(), 1)
+	require.NoError(t, err)
+	require.NoError(t, b.Stop(t.Context()))
+	require.ErrorIs(t, kept.Err(), context.Canceled)
+}
+
+func TestBatcherKeepsNothingOfWhatItHasAnswered(t *testing.T) {
+	t.Parallel()
+	b := batch.New(batch.Config{Size: 4}, func(_ context.Context, in []*[1 << 16]byte) ([]*[1 << 16]byte, error) {
+		return in, nil
+	})
+	var picture weak.Pointer[[1 << 16]byte]
+	func() {
+		in := new([1 << 16]byte)
+		picture = weak.Make(in)
+		out, _, err := b.Do(t.Context(), in)
+		require.NoError(t, err)
+		require.Same(t, in, out)
+	}()
+	require.NoError(t, b.Stop(t.Context()))
+	runtime.GC()
+	require.Nil(t, picture.Value())
+	runtime.KeepAlive(b)
 }

@@ -103,6 +103,9 @@ type Client struct {
 // a headless Service spreads the load. The connection is not encrypted unless opts say otherwise; messages are at most
 // MaxMessageBytes.
 func Dial(target string, opts ...grpc.DialOption) (*Client, error) {
+	if target == "" {
+		return nil, errors.New("model server address is empty")
+	}
 	reconnect := backoff.DefaultConfig
 	reconnect.BaseDelay = 100 * time.Millisecond
 	reconnect.MaxDelay = reconnectDelay
