@@ -12,6 +12,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -110,6 +111,11 @@ func to(name string, filter map[string]string) trigger.Trigger {
 		Parallelism: 1, Backoff: trigger.Linear, BackoffDelay: time.Millisecond, Timeout: patience,
 	}}
 }
+
+var tests atomic.Int64
+
+// unique is a Trigger's name that no other test counts by, nor this one when it is run again.
+func unique(name string) string { return fmt.Sprintf("%s-%d", name, tests.Add(1)) }
 
 func event(t *testing.T, url, id string, body io.Reader) *http.Request {
 	t.Helper()
@@ -370,7 +376,7 @@ func TestAnEventThatEvenTheDeadLetterSinkRefusesIsCountedAndLogged(t *testing.T)
 	var log syncBuffer
 	b, server := newBroker(t, broker.Config{Logger: slog.New(slog.NewJSONHandler(&log, nil))})
 	s, dead := newSink(t), newSink(t)
-	tr := to("hopeless", nil)
+	tr := to(unique("hopeless"), nil)
 	tr.Delivery.Retry = 2
 	require.NoError(t, b.Subscribe(tr, s.URL, dead.URL))
 	require.Equal(t, 202, publish(t, server.URL, "1", "a secret picture"))
@@ -381,24 +387,25 @@ func TestAnEventThatEvenTheDeadLetterSinkRefusesIsCountedAndLogged(t *testing.T)
 		}
 	}
 	require.NoError(t, b.Stop(t.Context()))
-	require.Contains(t, log.String(), `"level":"ERROR","msg":"event lost: the dead letter sink did not take it","status":500,"error":"answered 500","event":"1","trigger":"hopeless"`)
+	require.Contains(t, log.String(), `"level":"ERROR","msg":"event lost: the dead letter sink did not take it","status":500,"error":"answered 500","event":"1","trigger":"`+tr.Name+`"`)
 	require.NotContains(t, log.String(), "secret")
-	require.EqualValues(t, 4, deliveries(t, "hopeless", "retried"))
-	require.EqualValues(t, 1, deliveries(t, "hopeless", "lost"))
-	require.Zero(t, deliveries(t, "hopeless", "delivered"))
+	require.EqualValues(t, 4, deliveries(t, tr.Name, "retried"))
+	require.EqualValues(t, 1, deliveries(t, tr.Name, "lost"))
+	require.Zero(t, deliveries(t, tr.Name, "delivered"))
 }
 
 func TestMeasurements(t *testing.T) {
 	t.Parallel()
 	b, server := newBroker(t, broker.Config{})
 	s, dead := newSink(t), newSink(t)
-	require.NoError(t, b.Subscribe(to("measured", nil), s.URL, dead.URL))
+	tr := to(unique("measured"), nil)
+	require.NoError(t, b.Subscribe(tr, s.URL, dead.URL))
 	for _, id := range []string{"1", "2", "3"} {
 		require.Equal(t, 202, publish(t, server.URL, id, strings.Repeat("x", 1000)))
 	}
 	require.Equal(t, "1", s.next(t))
-	require.EqualValues(t, 3, gauge(t, "ebb.queue.depth", "measured"))
-	size := gauge(t, "ebb.queue.size", "measured")
+	require.EqualValues(t, 3, gauge(t, "ebb.queue.depth", tr.Name))
+	size := gauge(t, "ebb.queue.size", tr.Name)
 	require.Greater(t, size, int64(3000))
 	require.Less(t, size, int64(4000))
 
@@ -408,8 +415,8 @@ func TestMeasurements(t *testing.T) {
 	dead.answer <- 200
 	require.Equal(t, "2", dead.next(t))
 	require.NoError(t, b.Stop(t.Context()))
-	require.EqualValues(t, 2, deliveries(t, "measured", "delivered"))
-	require.EqualValues(t, 1, deliveries(t, "measured", "dead_lettered"))
+	require.EqualValues(t, 2, deliveries(t, tr.Name, "delivered"))
+	require.EqualValues(t, 1, deliveries(t, tr.Name, "dead_lettered"))
 }
 
 func TestSubscribeRefuses(t *testing.T) {
