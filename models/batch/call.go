@@ -8,7 +8,8 @@ import (
 // call is one call of Func and its context. The context needs no timer of its own: everybody who waits watches a context
 // of his own, and the last one to leave ends this one.
 type call struct {
-	context.Context // one that context's own functions recognise, so that deriving from it is cheap
+	// One that package context recognises as its own, so that deriving from it is cheap.
+	context.Context //nolint:containedctx // a call is a context
 
 	cancel   context.CancelFunc
 	began    time.Time

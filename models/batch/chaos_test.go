@@ -200,6 +200,7 @@ func TestWhateverHappensAtOnceEveryItemGetsItsOwnAnswerOnce(t *testing.T) {
 }
 
 func chaos(t *testing.T, seed uint64) {
+	t.Helper()
 	r := rand.New(rand.NewPCG(seed, 3))
 	w := &witness{t: t, seed: seed, start: time.Now(), config: batch.Config{
 		Size: 1 + r.IntN(9), Slots: 1 + r.IntN(3), Queue: 1 + r.IntN(30),

@@ -17,7 +17,7 @@ const (
 
 // item is one call of Do.
 type item[In, Out any] struct {
-	ctx      context.Context
+	ctx      context.Context //nolint:containedctx // an item waits as long as its caller's context says
 	in       In
 	came     time.Time
 	deadline time.Time

@@ -329,6 +329,7 @@ func TestBatcherDoesWhatTheModelDoes(t *testing.T) {
 
 // replay lets a history happen to a real batcher and compares.
 func replay(t *testing.T, h history) {
+	t.Helper()
 	want := h.simulate()
 	start := time.Now()
 	var mu sync.Mutex

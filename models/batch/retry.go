@@ -15,7 +15,8 @@ type Backoff struct {
 // Retry returns a Func that calls f again when it fails with an error that transient recognises, such as that of a server
 // which is starting or being replaced. It gives up with f's last error when the next attempt would come after the
 // context's deadline, and when the context ends, that is when nobody waits any more; so without deadlines it goes on as
-// long as somebody waits. The batch keeps its slot meanwhile: while one batch finds nobody, others would not either.
+// long as somebody waits. The batch keeps its slot meanwhile: while one batch finds nobody, others would not either. All
+// of that counts as Info.Compute.
 func Retry[In, Out any](f Func[In, Out], transient func(error) bool, pause Backoff) Func[In, Out] {
 	if pause.First <= 0 {
 		pause.First = 50 * time.Millisecond
@@ -30,7 +31,7 @@ func Retry[In, Out any](f Func[In, Out], transient func(error) bool, pause Backo
 			if err == nil || !transient(err) {
 				return outs, err
 			}
-			delay := next/2 + rand.N(next/2+1)
+			delay := next/2 + rand.N(next/2+1) //nolint:gosec // nobody gains by guessing it
 			if deadline, ok := ctx.Deadline(); ok && !time.Now().Add(delay).Before(deadline) {
 				return nil, err
 			}

@@ -36,8 +36,8 @@ func TestRetryGoesOnUntilItSucceedsWithGrowingPauses(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, []int{5, 6}, out)
 		require.Len(t, at, 7)
-		for i, most := range []time.Duration{100, 200, 400, 800, 1000, 1000} {
-			most *= time.Millisecond
+		for i, ms := range []int{100, 200, 400, 800, 1000, 1000} {
+			most := time.Duration(ms) * time.Millisecond
 			pause := at[i+1].Sub(at[i])
 			require.LessOrEqual(t, pause, most, "pause %d", i)
 			require.GreaterOrEqual(t, pause, most/2, "pause %d", i)

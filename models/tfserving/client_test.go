@@ -1,6 +1,7 @@
 package tfserving_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"net"
@@ -108,7 +109,7 @@ func TestPredictSendsTensorsThatAreLargerThanGRPCsDefault(t *testing.T) {
 	out, version, err := c.Predict(t.Context(), tfserving.Spec{Model: "m"}, in)
 	require.NoError(t, err)
 	require.Zero(t, version, "the server did not say")
-	require.True(t, string(in["in"].Data) == string(out["in"].Data))
+	require.True(t, bytes.Equal(in["in"].Data, out["in"].Data))
 }
 
 func TestSpecTravelsAsTFServingExpectsIt(t *testing.T) {
@@ -222,7 +223,7 @@ func TestStatusOfACallDecidesTheError(t *testing.T) {
 				require.ErrorContains(t, err, "said the server")
 				require.Equal(t, code, status.Code(err))
 				for _, sentinel := range sentinels {
-					require.Equal(t, sentinel == want, errors.Is(err, sentinel), "%v is %v", err, sentinel)
+					require.Equal(t, errors.Is(want, sentinel), errors.Is(err, sentinel), "%v is %v", err, sentinel)
 				}
 			}
 		})

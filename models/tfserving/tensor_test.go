@@ -214,7 +214,7 @@ func FuzzFromProto(f *testing.F) {
 		require.Equal(t, tensor.DType, again.DType)
 		require.Equal(t, tensor.Shape, again.Shape)
 		require.Equal(t, string(tensor.Data), string(again.Data))
-		require.Equal(t, len(tensor.Strings), len(again.Strings))
+		require.Len(t, again.Strings, len(tensor.Strings))
 		floats, err := tensor.Floats()
 		if tensor.DType == tfserving.String {
 			require.ErrorIs(t, err, tfserving.ErrTensor)
