@@ -21,6 +21,7 @@ const (
 	Uint8 Type = 2
 	Int8  Type = 3
 	Int32 Type = 6
+	Bool  Type = 9
 )
 
 // Model is a network as it stands in a file.

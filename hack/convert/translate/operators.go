@@ -129,22 +129,8 @@ func channelsFirst(data []byte, s []int) []byte {
 // toSigned is the signed code of a weight.
 func toSigned(code uint8) int8 { return int8(int(code) - 128) } //nolint:gosec // -128 to 127
 
-func (t *translator) averagePool(o *tflite.Operator) error {
-	x, attributes, err := t.pool(o)
-	if err != nil {
-		return err
-	}
-	return t.activated(o.Outputs[0], o.Options.(tflite.Pool).Activation, func(y value) onnx.Node { //nolint:errcheck,forcetypeassert // as in pool
-		return onnx.Node{
-			Domain: microsoft, Op: "QLinearAveragePool",
-			Inputs:     append(x.args(), y.scaleName, y.zeroName),
-			Attributes: append(attributes, onnx.Attribute{Name: "count_include_pad", Int: 0}),
-		}
-	})
-}
-
 func (t *translator) maxPool(o *tflite.Operator) error {
-	x, attributes, err := t.pool(o)
+	x, _, attributes, err := t.pool(o)
 	if err != nil {
 		return err
 	}
@@ -155,38 +141,38 @@ func (t *translator) maxPool(o *tflite.Operator) error {
 
 // pool is what both poolings need: the value that is pooled and the window. TensorFlow Lite pools codes, so that a
 // pooling must not change the quantisation.
-func (t *translator) pool(o *tflite.Operator) (value, []onnx.Attribute, error) {
+func (t *translator) pool(o *tflite.Operator) (x value, w window, attributes []onnx.Attribute, err error) {
 	if len(o.Inputs) != 1 {
-		return value{}, nil, unsupported("it has %d inputs; want one", len(o.Inputs))
+		return x, w, nil, unsupported("it has %d inputs; want one", len(o.Inputs))
 	}
-	x, err := t.value(o.Inputs[0])
-	if err != nil {
-		return value{}, nil, err
+	if x, err = t.value(o.Inputs[0]); err != nil {
+		return x, w, nil, err
 	}
 	q, err := t.codes(o.Outputs[0])
 	if err != nil {
-		return value{}, nil, err
+		return x, w, nil, err
 	}
 	if x.quantization != q {
-		return value{}, nil, unsupported("its output is quantised otherwise than its input")
+		return x, w, nil, unsupported("its output is quantised otherwise than its input")
 	}
 	in, err := t.picture(o.Inputs[0])
 	if err != nil {
-		return value{}, nil, err
+		return x, w, nil, err
 	}
 	out, err := t.picture(o.Outputs[0])
 	if err != nil {
-		return value{}, nil, err
+		return x, w, nil, err
 	}
 	if in.channels != out.channels {
-		return value{}, nil, unsupported("it makes %d channels of %d", out.channels, in.channels)
+		return x, w, nil, unsupported("it makes %d channels of %d", out.channels, in.channels)
 	}
 	options := o.Options.(tflite.Pool) //nolint:errcheck,forcetypeassert // the reader gives every pooling these
-	attributes, err := window{
+	w = window{
 		padding: options.Padding, filterH: options.FilterH, filterW: options.FilterW,
 		strideH: options.StrideH, strideW: options.StrideW, dilationH: 1, dilationW: 1,
-	}.place(in, out)
-	return x, attributes, err
+	}
+	attributes, err = w.place(in, out)
+	return x, w, attributes, err
 }
 
 func (t *translator) concat(o *tflite.Operator) error {

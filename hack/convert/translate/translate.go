@@ -57,6 +57,12 @@ func Convert(file []byte) ([]byte, error) {
 	return m.Marshal(), nil
 }
 
+// Limits of what is translated. Real networks stay far below; they bound what a small hostile file can cost.
+const (
+	maxConstants = 1 << 30 // bytes of all constants
+	maxPixels    = 1 << 22 // of a picture, or of what a network makes of it
+)
+
 // microsoft is the domain of ONNX Runtime's own operators.
 const microsoft = "com.microsoft"
 
@@ -64,6 +70,7 @@ type translator struct {
 	source *tflite.Model
 	target onnx.Graph
 	there  []bool // by source tensor: the target has it
+	bytes  int    // of all constants
 }
 
 func unsupported(format string, args ...any) error {
@@ -79,6 +86,9 @@ func (t *translator) graph() error {
 		o := &t.source.Operators[i]
 		if err := t.operator(o); err != nil {
 			return fmt.Errorf("operator %d (%s): %w", i, o.Name(), err)
+		}
+		if t.bytes > maxConstants {
+			return unsupported("its constants take more than %d bytes", maxConstants)
 		}
 	}
 	return t.output()
@@ -220,6 +230,9 @@ func (t *translator) bring(tensor int) bool {
 }
 
 func (t *translator) constants(c ...onnx.Tensor) {
+	for i := range c {
+		t.bytes += len(c[i].Data)
+	}
 	t.target.Constants = append(t.target.Constants, c...)
 }
 
@@ -230,6 +243,9 @@ func (t *translator) picture(tensor int) (size, error) {
 	s := t.source.Tensors[tensor].Shape
 	if len(s) != 4 || s[0] != 1 {
 		return size{}, unsupported("tensor %q has the shape %d; want [1, height, width, channels]", t.source.Tensors[tensor].Name, s)
+	}
+	if s[1]*s[2] > maxPixels {
+		return size{}, unsupported("tensor %q has %d x %d pixels; at most %d are", t.source.Tensors[tensor].Name, s[1], s[2], maxPixels)
 	}
 	return size{s[1], s[2], s[3]}, nil
 }
