@@ -407,4 +407,5 @@ func (m *model[S]) status() []Status {
 
 func (m *model[S]) report(number int64, state State, err error, took time.Duration) {
 	m.store.cfg.Observe(Event{Model: m.name, Version: number, State: state, Err: err, Took: took})
+	m.store.broadcast()
 }

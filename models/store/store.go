@@ -303,6 +303,19 @@ func (s *Store[S]) Reload(ctx context.Context, models []Model) error {
 	}
 }
 
+// Changed returns a channel that is closed at the next change of any model or version, and at each look at a folder.
+func (s *Store[S]) Changed() <-chan struct{} {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.changed
+}
+
+// Available says whether a model has a version that can be used.
+func (s *Store[S]) Available(name string) bool {
+	m, err := s.model(name)
+	return err == nil && m.available()
+}
+
 // broadcast wakes those who wait for a reconciliation.
 func (s *Store[S]) broadcast() {
 	s.mu.Lock()
