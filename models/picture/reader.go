@@ -114,11 +114,22 @@ func (u *upright) readYCbCr(m *image.YCbCr, columns []int) func(dst []byte, y in
 		chromaAt := chromaAt[:len(lumaAt)]
 		for i, x := range lumaAt {
 			c := chromaRow + chromaAt[i]
-			r, g, b := color.YCbCrToRGB(m.Y[lumaRow+x], m.Cb[c], m.Cr[c])
+			// color.YCbCrToRGB, which the compiler does not inline.
+			yy, cb, cr := int32(m.Y[lumaRow+x])*0x10101, int32(m.Cb[c])-128, int32(m.Cr[c])-128
 			p := dst[3*i : 3*i+3 : 3*i+3]
-			p[0], p[1], p[2] = r, g, b
+			p[0] = clamp16(yy + 91881*cr)
+			p[1] = clamp16(yy - 22554*cb - 46802*cr)
+			p[2] = clamp16(yy + 116130*cb)
 		}
 	}
+}
+
+// clamp16 returns the whole part of a number with 16 fractional bits, within the bounds of a byte.
+func clamp16(v int32) byte {
+	if uint32(v)&0xff000000 == 0 {
+		return byte(v >> 16)
+	}
+	return byte(^(v >> 31))
 }
 
 // subsampling returns how many pixels share a chroma sample.
