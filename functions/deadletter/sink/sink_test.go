@@ -71,10 +71,10 @@ func (w *world) letter(t *testing.T, code string) *http.Request {
 	return req
 }
 
-func (w *world) send(req *http.Request) *http.Response {
+func (w *world) send(req *http.Request) *httptest.ResponseRecorder {
 	rec := httptest.NewRecorder()
 	w.sink.ServeHTTP(rec, req)
-	return rec.Result()
+	return rec
 }
 
 // record is the one line in the log.
@@ -110,7 +110,7 @@ func TestTheRequesterIsToldWhyThereIsNoAnswer(t *testing.T) {
 			w := newWorld(t)
 			req := w.letter(t, tt.code)
 			id := req.Header.Get("Ce-Id")
-			require.Equal(t, http.StatusNoContent, w.send(req).StatusCode)
+			require.Equal(t, http.StatusNoContent, w.send(req).Code)
 
 			r := <-w.replies
 			require.Equal(t, id, r.RequestID)
@@ -148,8 +148,8 @@ func TestALetterWhoseRequesterCannotBeToldNowComesBack(t *testing.T) {
 	w := newWorld(t)
 	w.use(t, responderFunc(func(context.Context, string, *events.Result) error { return errors.New("connection lost") }))
 	res := w.send(w.letter(t, "503"))
-	require.Equal(t, http.StatusServiceUnavailable, res.StatusCode)
-	require.NotEmpty(t, res.Header.Get("Retry-After"))
+	require.Equal(t, http.StatusServiceUnavailable, res.Code)
+	require.NotEmpty(t, res.Header().Get("Retry-After"))
 	line := w.record(t)
 	require.Equal(t, "retried", line["outcome"])
 	require.Contains(t, line["error"], "connection lost")
@@ -176,7 +176,7 @@ func TestALetterThatNobodyWaitsForIsRecordedAndDone(t *testing.T) {
 			w := newWorld(t)
 			req := w.letter(t, "500")
 			tt.change(w, req)
-			require.Equal(t, http.StatusNoContent, w.send(req).StatusCode)
+			require.Equal(t, http.StatusNoContent, w.send(req).Code)
 			require.Empty(t, w.replies)
 			require.Equal(t, tt.outcome, w.record(t)["outcome"])
 			require.Less(t, w.log.Len(), 4<<10)
@@ -189,7 +189,7 @@ func TestALetterThatIsTooLargeIsStillTold(t *testing.T) {
 	w := newWorld(t)
 	req := w.letter(t, "500")
 	req.Body = io.NopCloser(strings.NewReader(strings.Repeat("x", 1<<20)))
-	require.Equal(t, http.StatusNoContent, w.send(req).StatusCode)
+	require.Equal(t, http.StatusNoContent, w.send(req).Code)
 	require.Equal(t, 502, (<-w.replies).Problem.Status)
 	line := w.record(t)
 	require.InDelta(t, 1<<10, line["bytes"], 0)
@@ -202,8 +202,8 @@ func TestOnlyPostDelivers(t *testing.T) {
 	req := w.letter(t, "500")
 	req.Method = http.MethodGet
 	res := w.send(req)
-	require.Equal(t, http.StatusMethodNotAllowed, res.StatusCode)
-	require.Equal(t, http.MethodPost, res.Header.Get("Allow"))
+	require.Equal(t, http.StatusMethodNotAllowed, res.Code)
+	require.Equal(t, http.MethodPost, res.Header().Get("Allow"))
 	require.Empty(t, w.replies)
 }
 

@@ -126,7 +126,7 @@ func (w *Worker) unanswered(ctx context.Context, r *events.Request, err error) (
 		return nil, overloaded("As many pictures wait for the model as may wait.")
 	case code == grpccodes.ResourceExhausted:
 		return nil, overloaded("The model server has no room.")
-	case errors.Is(err, batch.ErrStopped), w.life.Err() != nil:
+	case errors.Is(err, batch.ErrStopped), errors.Is(err, context.Canceled) && w.gate.isClosed():
 		return nil, retried("This replica is stopping.")
 	}
 	trace.SpanFromContext(ctx).RecordError(err)

@@ -17,11 +17,6 @@ import (
 // What a delivery costs beside the picture and the network: the picture has four pixels, and the network is a no-op.
 func BenchmarkDelivery(b *testing.B) {
 	w := newWorld(b, worker.Config{Model: newModel(b, pixels), Predictor: &predictor{predict: network}})
-	go func() {
-		for range w.replies { //nolint:revive // only emptied
-		}
-	}()
-	b.Cleanup(func() { close(w.replies) })
 	data := picture(b, 1)
 	requests := make([]*http.Request, b.N)
 	for i := range requests {
@@ -33,6 +28,7 @@ func BenchmarkDelivery(b *testing.B) {
 		rec := httptest.NewRecorder()
 		w.worker.ServeHTTP(rec, req)
 		require.Equal(b, http.StatusNoContent, rec.Code)
+		<-w.replies
 	}
 }
 

@@ -23,26 +23,28 @@ func (w *Worker) ServeHTTP(rw http.ResponseWriter, req *http.Request) {
 		return
 	}
 	received := time.Now()
-	ok, closed := w.gate.enter()
-	switch {
-	case closed:
-		w.close(w.life, rw, retried("This replica is stopping."))
-		return
-	case !ok:
-		w.close(w.life, rw, overloaded("As many deliveries are under way as may be."))
-		return
-	}
-	defer w.gate.leave()
-	w.in.held.Add(w.life, 1, w.in.model)
-	defer w.in.held.Add(w.life, -1, w.in.model)
-
-	r, err := events.ReadHTTPRequest(req, w.MaxBytes)
-	if err != nil {
-		w.close(w.life, rw, w.unreadable(req, err))
-		return
-	}
 	// What was begun is finished even when the deliverer hangs up: the event comes again, and then it is done already.
-	ctx, span := w.in.startDelivery(w.life, r)
+	ctx, end := context.WithCancel(context.WithoutCancel(req.Context()))
+	defer end()
+	leave, err := w.gate.enter(end)
+	switch {
+	case errors.Is(err, errStopping):
+		w.close(ctx, rw, retried("This replica is stopping."))
+		return
+	case err != nil:
+		w.close(ctx, rw, overloaded("As many deliveries are under way as may be."))
+		return
+	}
+	defer leave()
+	w.in.held.Add(ctx, 1, w.in.model)
+	defer w.in.held.Add(ctx, -1, w.in.model)
+
+	r, err := events.ReadHTTPRequest(req, w.MaxBytes) //nolint:contextcheck // it has the request's
+	if err != nil {
+		w.close(ctx, rw, w.unreadable(ctx, req, err))
+		return
+	}
+	ctx, span := w.in.startDelivery(ctx, r)
 	defer span.End()
 	v := w.deliver(ctx, req.Context(), r, received)
 	span.SetAttributes(attribute.String("outcome", v.outcome))
@@ -59,7 +61,7 @@ func (w *Worker) close(ctx context.Context, rw http.ResponseWriter, v verdict) {
 }
 
 // unreadable is what becomes of a delivery that is no request event. If it says who asked, they are told.
-func (w *Worker) unreadable(req *http.Request, err error) verdict {
+func (w *Worker) unreadable(ctx context.Context, req *http.Request, err error) verdict {
 	var p *problem.Details
 	switch {
 	case errors.Is(err, events.ErrTooLarge):
@@ -69,8 +71,8 @@ func (w *Worker) unreadable(req *http.Request, err error) verdict {
 	default: // the deliverer hung up in the middle
 		return retried("The event did not arrive whole.")
 	}
-	w.Logger.Warn("event is refused", "error", err, "bytes", req.ContentLength)
-	ev, err := events.ReadHTTPAttributes(req.Header)
+	w.Logger.WarnContext(ctx, "event is refused", "error", err, "bytes", req.ContentLength)
+	ev, err := events.ReadHTTPAttributes(req.Header) //nolint:contextcheck // it waits for nothing
 	if err != nil || ev.Type() != events.TypeRequested {
 		return refused(p)
 	}
@@ -81,11 +83,11 @@ func (w *Worker) unreadable(req *http.Request, err error) verdict {
 	r := &events.Request{
 		ID: ev.ID(), Model: text(events.ExtModel), ReplyTo: text(events.ExtReplyTo), CorrelationID: text(events.ExtCorrelationID),
 	}
-	result := w.failed(w.life, r, p)
+	result := w.failed(ctx, r, p)
 	if _, err := result.Event(); err != nil || !reply.ValidAddress(r.ReplyTo) {
 		return refused(p)
 	}
-	ctx, cancel := context.WithTimeout(w.life, w.Timeout)
+	ctx, cancel := context.WithTimeout(ctx, w.Timeout)
 	defer cancel()
 	return w.respond(ctx, r, result)
 }

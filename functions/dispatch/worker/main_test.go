@@ -48,8 +48,8 @@ func TestMain(m *testing.M) {
 var modelNumber atomic.Int64
 
 // newModel is a network of 2x2 pixels with two classes, of which the second means yes. More YAML may follow.
-func newModel(t testing.TB, more string) *models.Model {
-	t.Helper()
+func newModel(tb testing.TB, more string) *models.Model {
+	tb.Helper()
 	name := fmt.Sprintf("m%d", modelNumber.Add(1))
 	m, err := models.Parse(fstest.MapFS{
 		"model.yaml": {Data: []byte(fmt.Sprintf(`
@@ -61,32 +61,32 @@ output: {tensor: probabilities, labels: labels.txt, yes: [1], top: 2}
 `, name) + more)},
 		"labels.txt": {Data: []byte("dark\nbright\n")},
 	}, "model.yaml")
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	return m
 }
 
 const pixels = "input: {tensor: image, dtype: uint8, width: 2, height: 2}\n"
 
 // picture is one of 65536 that the network tells apart: its answer is number/65535. See brightness.
-func picture(t testing.TB, number int) []byte {
-	t.Helper()
-	return pictureOf(t, color.NRGBA{R: uint8(number >> 8), G: uint8(number), A: 255})
+func picture(tb testing.TB, number int) []byte {
+	tb.Helper()
+	return pictureOf(tb, color.NRGBA{R: uint8(number >> 8), G: uint8(number), A: 255})
 }
 
 // poison is a picture that the network refuses.
-func poison(t testing.TB) []byte {
-	t.Helper()
-	return pictureOf(t, color.NRGBA{B: 255, A: 255})
+func poison(tb testing.TB) []byte {
+	tb.Helper()
+	return pictureOf(tb, color.NRGBA{B: 255, A: 255})
 }
 
-func pictureOf(t testing.TB, c color.NRGBA) []byte {
-	t.Helper()
+func pictureOf(tb testing.TB, c color.NRGBA) []byte {
+	tb.Helper()
 	img := image.NewNRGBA(image.Rect(0, 0, 2, 2))
 	for i := range 4 {
 		img.SetNRGBA(i%2, i/2, c)
 	}
 	var b bytes.Buffer
-	require.NoError(t, png.Encode(&b, img))
+	require.NoError(tb, png.Encode(&b, img))
 	return b.Bytes()
 }
 
@@ -145,7 +145,7 @@ func (f responderFunc) Respond(ctx context.Context, to string, r *events.Result)
 
 // world is a worker between a deliverer and a requester.
 type world struct {
-	t       testing.TB
+	tb      testing.TB
 	model   *models.Model
 	hub     *reply.Hub
 	address string
@@ -154,26 +154,26 @@ type world struct {
 }
 
 // newWorld makes a worker of c, whose Responder is by default a Hub with one requester.
-func newWorld(t testing.TB, c worker.Config) *world {
-	t.Helper()
-	w := &world{t: t, model: c.Model, hub: reply.NewHub(), replies: make(chan *events.Result, 1024)}
-	inbox, err := w.hub.Listen(t.Context(), reply.Listener{
+func newWorld(tb testing.TB, c worker.Config) *world {
+	tb.Helper()
+	w := &world{tb: tb, model: c.Model, hub: reply.NewHub(), replies: make(chan *events.Result, 1024)}
+	inbox, err := w.hub.Listen(tb.Context(), reply.Listener{
 		Reply: func(r *events.Result) { w.replies <- r },
 		Lost:  func(string) {},
 	})
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	w.address, err = inbox.Address()
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	if c.Responder == nil {
 		c.Responder = w.hub
 	}
 	c.Replica = "r1"
 	c.Logger = slog.New(slog.DiscardHandler)
 	w.worker, err = worker.New(c)
-	require.NoError(t, err)
-	t.Cleanup(func() {
-		require.NoError(t, w.worker.Stop(context.Background()))
-		require.NoError(t, inbox.Close())
+	require.NoError(tb, err)
+	tb.Cleanup(func() {
+		require.NoError(tb, w.worker.Stop(context.Background()))
+		require.NoError(tb, inbox.Close())
 	})
 	return w
 }
@@ -189,24 +189,24 @@ func (w *world) event(data []byte) *events.Request {
 }
 
 func (w *world) request(r *events.Request) *http.Request {
-	w.t.Helper()
-	req, err := events.NewHTTPRequest(w.t.Context(), "http://dispatch.test/", r)
-	require.NoError(w.t, err)
+	w.tb.Helper()
+	req, err := events.NewHTTPRequest(w.tb.Context(), "http://dispatch.test/", r)
+	require.NoError(w.tb, err)
 	return req
 }
 
 // deliver delivers an event and returns the answer to the delivery.
-func (w *world) deliver(req *http.Request) *http.Response {
+func (w *world) deliver(req *http.Request) *httptest.ResponseRecorder {
 	rec := httptest.NewRecorder()
 	w.worker.ServeHTTP(rec, req)
-	return rec.Result()
+	return rec
 }
 
 // outcomes is how many deliveries became what.
 func (w *world) outcomes() map[string]int64 {
-	w.t.Helper()
+	w.tb.Helper()
 	var all metricdata.ResourceMetrics
-	require.NoError(w.t, metrics.Collect(context.Background(), &all))
+	require.NoError(w.tb, metrics.Collect(context.Background(), &all))
 	found := map[string]int64{}
 	for _, scope := range all.ScopeMetrics {
 		for _, m := range scope.Metrics {

@@ -2,7 +2,6 @@ package worker
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -15,8 +14,6 @@ const (
 	believeBad  = 500 * time.Millisecond
 	askWithin   = 800 * time.Millisecond
 )
-
-var errStopping = errors.New("stopping")
 
 // readiness is what is known of the model server. It is asked when somebody wants to know, so an idle worker is idle.
 type readiness struct {
@@ -45,7 +42,7 @@ func (w *Worker) Ready() error {
 }
 
 func (w *Worker) askStatus() error {
-	ctx, cancel := context.WithTimeout(w.life, askWithin)
+	ctx, cancel := context.WithTimeout(context.Background(), askWithin)
 	defer cancel()
 	versions, err := w.Predictor.Status(ctx, w.network.spec)
 	if err != nil {

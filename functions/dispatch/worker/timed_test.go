@@ -38,21 +38,22 @@ func newBlocked() *blocked {
 // begin delivers in a goroutine of its own and returns when it is waiting for something.
 func (w *world) begin(req *http.Request) <-chan int {
 	status := make(chan int, 1)
-	go func() { status <- w.deliver(req).StatusCode }()
+	go func() { status <- w.deliver(req).Code }()
 	synctest.Wait()
 	return status
 }
 
-// in runs a test in a bubble of time. The model is made outside.
-func in(t *testing.T, more string, test func(t *testing.T, m *models.Model)) {
+// bubble runs a test in a bubble of time. The model is made outside.
+func bubble(t *testing.T, more string, test func(t *testing.T, m *models.Model)) {
 	t.Helper()
-	t.Parallel()
 	m := newModel(t, pixels+more)
 	synctest.Test(t, func(t *testing.T) { test(t, m) })
 }
 
 func TestADuplicateWaitsForTheFirstAndIsAnsweredAlike(t *testing.T) {
-	in(t, "", func(t *testing.T, m *models.Model) {
+	t.Parallel()
+	bubble(t, "", func(t *testing.T, m *models.Model) {
+		t.Helper()
 		p := newBlocked()
 		w := newWorld(t, worker.Config{Model: m, Predictor: p})
 		r := w.event(picture(t, 9))
@@ -64,7 +65,7 @@ func TestADuplicateWaitsForTheFirstAndIsAnsweredAlike(t *testing.T) {
 		require.Equal(t, http.StatusNoContent, <-second)
 		require.Len(t, w.replies, 1)
 
-		require.Equal(t, http.StatusNoContent, w.deliver(w.request(r)).StatusCode, "when it is done, too")
+		require.Equal(t, http.StatusNoContent, w.deliver(w.request(r)).Code, "when it is done, too")
 		require.Len(t, w.replies, 1)
 		require.EqualValues(t, 1, p.calls.Load())
 		require.Equal(t, map[string]int64{"completed": 1, "duplicate": 2}, w.outcomes())
@@ -72,7 +73,9 @@ func TestADuplicateWaitsForTheFirstAndIsAnsweredAlike(t *testing.T) {
 }
 
 func TestADuplicateFailsAsTheFirstDoes(t *testing.T) {
-	in(t, "", func(t *testing.T, m *models.Model) {
+	t.Parallel()
+	bubble(t, "", func(t *testing.T, m *models.Model) {
+		t.Helper()
 		let := make(chan struct{})
 		p := &predictor{predict: func(context.Context, tfserving.Tensor) (tfserving.Tensor, error) {
 			<-let
@@ -86,27 +89,30 @@ func TestADuplicateFailsAsTheFirstDoes(t *testing.T) {
 		require.Equal(t, http.StatusServiceUnavailable, <-second)
 
 		p.predict = network
-		require.Equal(t, http.StatusNoContent, w.deliver(w.request(r)).StatusCode, "a redelivery computes")
+		require.Equal(t, http.StatusNoContent, w.deliver(w.request(r)).Code, "a redelivery computes")
 		require.InDelta(t, 9./65535, *(<-w.replies).Answer.Probability, 1e-6)
 		require.EqualValues(t, 2, p.calls.Load())
 	})
 }
 
 func TestACopyUnderAnotherAddressNeitherTakesNorSuppressesAnAnswer(t *testing.T) {
-	in(t, "", func(t *testing.T, m *models.Model) {
+	t.Parallel()
+	bubble(t, "", func(t *testing.T, m *models.Model) {
+		t.Helper()
 		p := &predictor{predict: network}
 		w := newWorld(t, worker.Config{Model: m, Predictor: p})
 		r := w.event(picture(t, 9))
 		forged := *r
 		forged.CorrelationID = "other"
-		require.Equal(t, http.StatusNoContent, w.deliver(w.request(&forged)).StatusCode)
+		require.Equal(t, http.StatusNoContent, w.deliver(w.request(&forged)).Code)
 		require.Equal(t, "other", (<-w.replies).CorrelationID)
-		require.Equal(t, http.StatusNoContent, w.deliver(w.request(r)).StatusCode)
+		require.Equal(t, http.StatusNoContent, w.deliver(w.request(r)).Code)
 		require.Equal(t, r.CorrelationID, (<-w.replies).CorrelationID)
 	})
 }
 
 func TestAResultThatCouldNotBeSentIsNotComputedAgain(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name string
 		fail func() error
@@ -115,7 +121,9 @@ func TestAResultThatCouldNotBeSentIsNotComputedAgain(t *testing.T) {
 		{"panic", func() error { panic("out of luck") }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			in(t, "", func(t *testing.T, m *models.Model) {
+			t.Parallel()
+			bubble(t, "", func(t *testing.T, m *models.Model) {
+				t.Helper()
 				p := &predictor{predict: network}
 				var w *world
 				failures := 2
@@ -131,11 +139,11 @@ func TestAResultThatCouldNotBeSentIsNotComputedAgain(t *testing.T) {
 					if tt.name == "panic" {
 						require.Panics(t, func() { w.deliver(w.request(r)) }) // net/http logs it and hangs up
 					} else {
-						require.Equal(t, http.StatusServiceUnavailable, w.deliver(w.request(r)).StatusCode)
+						require.Equal(t, http.StatusServiceUnavailable, w.deliver(w.request(r)).Code)
 					}
 				}
-				require.Equal(t, http.StatusNoContent, w.deliver(w.request(r)).StatusCode)
-				require.Equal(t, http.StatusNoContent, w.deliver(w.request(r)).StatusCode)
+				require.Equal(t, http.StatusNoContent, w.deliver(w.request(r)).Code)
+				require.Equal(t, http.StatusNoContent, w.deliver(w.request(r)).Code)
 				require.Len(t, w.replies, 1)
 				require.InDelta(t, 9./65535, *(<-w.replies).Answer.Probability, 1e-6)
 				require.EqualValues(t, 1, p.calls.Load())
@@ -145,7 +153,9 @@ func TestAResultThatCouldNotBeSentIsNotComputedAgain(t *testing.T) {
 }
 
 func TestWhatNobodyWaitsForIsDropped(t *testing.T) {
-	in(t, "batching: {size: 1, slots: 1, queue: 4}\n", func(t *testing.T, m *models.Model) {
+	t.Parallel()
+	bubble(t, "batching: {size: 1, slots: 1, queue: 4}\n", func(t *testing.T, m *models.Model) {
+		t.Helper()
 		p := newBlocked()
 		w := newWorld(t, worker.Config{Model: m, Predictor: p})
 		computing := w.begin(w.request(w.event(picture(t, 1))))
@@ -164,23 +174,27 @@ func TestWhatNobodyWaitsForIsDropped(t *testing.T) {
 }
 
 func TestAnEventIsHeldNoLongerThanTheTimeout(t *testing.T) {
-	in(t, "", func(t *testing.T, m *models.Model) {
+	t.Parallel()
+	bubble(t, "", func(t *testing.T, m *models.Model) {
+		t.Helper()
 		p := newBlocked()
 		w := newWorld(t, worker.Config{Model: m, Predictor: p, Timeout: 10 * time.Second})
 		began := time.Now()
-		require.Equal(t, http.StatusServiceUnavailable, w.deliver(w.request(w.event(picture(t, 1)))).StatusCode)
+		require.Equal(t, http.StatusServiceUnavailable, w.deliver(w.request(w.event(picture(t, 1)))).Code)
 		require.Equal(t, 10*time.Second, time.Since(began))
 
 		close(p.let)
 		r := w.event(picture(t, 9))
 		r.Deadline = time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)
-		require.Equal(t, http.StatusNoContent, w.deliver(w.request(r)).StatusCode)
+		require.Equal(t, http.StatusNoContent, w.deliver(w.request(r)).Code)
 		require.InDelta(t, 9./65535, *(<-w.replies).Answer.Probability, 1e-6)
 	})
 }
 
 func TestAModelServerThatIsAwayIsWaitedForUntilTheDeadline(t *testing.T) {
-	in(t, "", func(t *testing.T, m *models.Model) {
+	t.Parallel()
+	bubble(t, "", func(t *testing.T, m *models.Model) {
+		t.Helper()
 		back := time.Now().Add(5 * time.Second)
 		p := &predictor{predict: func(ctx context.Context, in tfserving.Tensor) (tfserving.Tensor, error) {
 			if time.Now().Before(back) {
@@ -189,18 +203,19 @@ func TestAModelServerThatIsAwayIsWaitedForUntilTheDeadline(t *testing.T) {
 			return network(ctx, in)
 		}}
 		w := newWorld(t, worker.Config{Model: m, Predictor: p})
-		require.Equal(t, http.StatusNoContent, w.deliver(w.request(w.event(picture(t, 9)))).StatusCode)
+		require.Equal(t, http.StatusNoContent, w.deliver(w.request(w.event(picture(t, 9)))).Code)
 		require.InDelta(t, 9./65535, *(<-w.replies).Answer.Probability, 1e-6)
 
 		back = back.Add(time.Hour)
 		r := w.event(picture(t, 9))
-		require.Equal(t, http.StatusServiceUnavailable, w.deliver(w.request(r)).StatusCode)
+		require.Equal(t, http.StatusServiceUnavailable, w.deliver(w.request(r)).Code)
 		require.False(t, time.Now().After(r.Deadline))
 		require.Equal(t, map[string]int64{"completed": 1, "retried": 1}, w.outcomes())
 	})
 }
 
 func TestThereIsRoomForSoManyAndNoMore(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name        string
 		maxRequests int
@@ -210,7 +225,9 @@ func TestThereIsRoomForSoManyAndNoMore(t *testing.T) {
 		{"at the door", 2, 2},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			in(t, "batching: {size: 1, slots: 1, queue: 2}\n", func(t *testing.T, m *models.Model) {
+			t.Parallel()
+			bubble(t, "batching: {size: 1, slots: 1, queue: 2}\n", func(t *testing.T, m *models.Model) {
+				t.Helper()
 				p := newBlocked()
 				w := newWorld(t, worker.Config{Model: m, Predictor: p, MaxRequests: tt.maxRequests})
 				var held []<-chan int
@@ -219,13 +236,13 @@ func TestThereIsRoomForSoManyAndNoMore(t *testing.T) {
 				}
 				r := w.event(picture(t, 9))
 				res := w.deliver(w.request(r))
-				require.Equal(t, http.StatusServiceUnavailable, res.StatusCode)
-				require.Equal(t, "1", res.Header.Get("Retry-After"))
+				require.Equal(t, http.StatusServiceUnavailable, res.Code)
+				require.Equal(t, "1", res.Header().Get("Retry-After"))
 				close(p.let)
 				for _, status := range held {
 					require.Equal(t, http.StatusNoContent, <-status)
 				}
-				require.Equal(t, http.StatusNoContent, w.deliver(w.request(r)).StatusCode)
+				require.Equal(t, http.StatusNoContent, w.deliver(w.request(r)).Code)
 				require.Len(t, w.replies, tt.held+1)
 				require.Equal(t, map[string]int64{"completed": int64(tt.held + 1), "overloaded": 1}, w.outcomes())
 			})
@@ -234,7 +251,9 @@ func TestThereIsRoomForSoManyAndNoMore(t *testing.T) {
 }
 
 func TestWhatWasBegunIsFinishedWhenTheDelivererHangsUp(t *testing.T) {
-	in(t, "", func(t *testing.T, m *models.Model) {
+	t.Parallel()
+	bubble(t, "", func(t *testing.T, m *models.Model) {
+		t.Helper()
 		p := newBlocked()
 		w := newWorld(t, worker.Config{Model: m, Predictor: p})
 		r := w.event(picture(t, 9))
@@ -254,7 +273,9 @@ func TestWhatWasBegunIsFinishedWhenTheDelivererHangsUp(t *testing.T) {
 }
 
 func TestStopFinishesWhatIsUnderWay(t *testing.T) {
-	in(t, "", func(t *testing.T, m *models.Model) {
+	t.Parallel()
+	bubble(t, "", func(t *testing.T, m *models.Model) {
+		t.Helper()
 		p := newBlocked()
 		w := newWorld(t, worker.Config{Model: m, Predictor: p})
 		held := w.begin(w.request(w.event(picture(t, 9))))
@@ -263,7 +284,7 @@ func TestStopFinishesWhatIsUnderWay(t *testing.T) {
 			go func() { stopped <- w.worker.Stop(context.Background()) }()
 		}
 		synctest.Wait()
-		require.Equal(t, http.StatusServiceUnavailable, w.deliver(w.request(w.event(picture(t, 1)))).StatusCode)
+		require.Equal(t, http.StatusServiceUnavailable, w.deliver(w.request(w.event(picture(t, 1)))).Code)
 		require.ErrorContains(t, w.worker.Ready(), "stopping")
 		require.Empty(t, stopped)
 		close(p.let)
@@ -275,7 +296,9 @@ func TestStopFinishesWhatIsUnderWay(t *testing.T) {
 }
 
 func TestStopRefusesWhatDoesNotFinishInTime(t *testing.T) {
-	in(t, "", func(t *testing.T, m *models.Model) {
+	t.Parallel()
+	bubble(t, "", func(t *testing.T, m *models.Model) {
+		t.Helper()
 		w := newWorld(t, worker.Config{Model: m, Predictor: newBlocked()})
 		held := w.begin(w.request(w.event(picture(t, 9))))
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
@@ -287,7 +310,9 @@ func TestStopRefusesWhatDoesNotFinishInTime(t *testing.T) {
 }
 
 func TestReadinessIsAskedForWhenItIsOld(t *testing.T) {
-	in(t, "", func(t *testing.T, m *models.Model) {
+	t.Parallel()
+	bubble(t, "", func(t *testing.T, m *models.Model) {
+		t.Helper()
 		state := tfserving.VersionStatus{State: 20}
 		p := &predictor{status: func() ([]tfserving.VersionStatus, error) { return []tfserving.VersionStatus{state}, nil }}
 		w := newWorld(t, worker.Config{Model: m, Predictor: p})
@@ -311,7 +336,9 @@ func TestReadinessIsAskedForWhenItIsOld(t *testing.T) {
 }
 
 func TestABatchIsLinkedToEachOfItsItems(t *testing.T) {
-	in(t, "batching: {size: 4, slots: 1, queue: 4}\n", func(t *testing.T, m *models.Model) {
+	t.Parallel()
+	bubble(t, "batching: {size: 4, slots: 1, queue: 4}\n", func(t *testing.T, m *models.Model) {
+		t.Helper()
 		p := newBlocked()
 		w := newWorld(t, worker.Config{Model: m, Predictor: p})
 		traces := []string{"21f7651916cd43dd8448eb211c80319c", "22f7651916cd43dd8448eb211c80319c", "23f7651916cd43dd8448eb211c80319c"}

@@ -101,9 +101,6 @@ type Worker struct {
 	decoding chan struct{} // one token a picture
 	tensors  sync.Pool     // of *[]byte, one item's tensor each
 	ready    readiness
-
-	life context.Context // of what is under way; it outlives the connection that delivered it
-	end  context.CancelFunc
 }
 
 // New makes a Worker. Stop ends it.
@@ -126,7 +123,6 @@ func New(c Config) (*Worker, error) {
 		decoding: make(chan struct{}, c.Decoders),
 	}
 	w.tensors.New = func() any { return new([]byte) }
-	w.life, w.end = context.WithCancel(context.Background())
 	w.batcher = batch.New(batch.Config{
 		Size:      c.Model.Batching.Size,
 		Slots:     c.Model.Batching.Slots,
@@ -145,7 +141,7 @@ func (w *Worker) Stop(ctx context.Context) error {
 	case <-w.gate.empty:
 	case <-ctx.Done():
 		err = fmt.Errorf("stopping dispatch of %s: deliveries are still under way: %w", w.Model.Name, ctx.Err())
+		w.gate.end()
 	}
-	w.end()
 	return errors.Join(err, w.batcher.Stop(ctx))
 }

@@ -70,28 +70,28 @@ func (s *modelServer) GetModelStatus(context.Context, *serving.GetModelStatusReq
 }
 
 // dial starts the server on loopback and returns a client of it.
-func (s *modelServer) dial(t testing.TB) *tfserving.Client {
-	t.Helper()
-	ln, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	require.NoError(t, err)
+func (s *modelServer) dial(tb testing.TB) *tfserving.Client {
+	tb.Helper()
+	ln, err := (&net.ListenConfig{}).Listen(tb.Context(), "tcp", "127.0.0.1:0")
+	require.NoError(tb, err)
 	server := grpc.NewServer()
 	serving.RegisterPredictionServiceServer(server, s)
 	serving.RegisterModelServiceServer(server, s)
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(ln) }()
 	client, err := tfserving.Dial(ln.Addr().String())
-	require.NoError(t, err)
-	t.Cleanup(func() {
-		require.NoError(t, client.Close())
+	require.NoError(tb, err)
+	tb.Cleanup(func() {
+		require.NoError(tb, client.Close())
 		server.Stop()
-		require.NoError(t, <-served)
+		require.NoError(tb, <-served)
 	})
 	return client
 }
 
 func TestEachOfManyRequestsGetsItsOwnAnswerAndPoisonFailsAlone(t *testing.T) {
 	t.Parallel()
-	const requests, poisonEvery = 600, 50
+	const requests, poisonEvery = 300, 50
 	server := &modelServer{predict: fussy}
 	w := newWorld(t, worker.Config{Model: newModel(t, pixels), Predictor: server.dial(t)})
 	front := httptest.NewServer(w.worker)
@@ -163,7 +163,7 @@ func TestAnAnswerSaysWhereItCameFromAndWhereTheTimeWent(t *testing.T) {
 	w := newWorld(t, worker.Config{Model: newModel(t, pixels), Predictor: server.dial(t)})
 	r := w.event(picture(t, 65535))
 	r.Time = r.Time.Add(time.Hour) // a clock that is ahead
-	require.Equal(t, http.StatusNoContent, w.deliver(w.request(r)).StatusCode)
+	require.Equal(t, http.StatusNoContent, w.deliver(w.request(r)).Code)
 
 	got := <-w.replies
 	require.Equal(t, r.ID, got.RequestID)
@@ -209,7 +209,7 @@ func TestTheNetworkGetsItsInputInTheFormItWants(t *testing.T) {
 				return floats([]float32{.25, .75}), in.Validate()
 			}}
 			w := newWorld(t, worker.Config{Model: newModel(t, tt.input), Predictor: p})
-			require.Equal(t, http.StatusNoContent, w.deliver(w.request(w.event(picture(t, 1)))).StatusCode)
+			require.Equal(t, http.StatusNoContent, w.deliver(w.request(w.event(picture(t, 1)))).Code)
 			require.InDelta(t, .75, *(<-w.replies).Answer.Probability, 1e-6)
 			require.Equal(t, tt.dtype, got.DType)
 			require.Equal(t, tt.shape, got.Shape)
@@ -226,7 +226,7 @@ func TestTheTraceGoesFromTheEventToTheModelServerAndBack(t *testing.T) {
 	w := newWorld(t, worker.Config{Model: newModel(t, pixels), Predictor: (&modelServer{predict: network}).dial(t)})
 	r := w.event(picture(t, 1))
 	r.TraceParent, r.TraceState = "00-11f7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "vendor=x"
-	require.Equal(t, http.StatusNoContent, w.deliver(w.request(r)).StatusCode)
+	require.Equal(t, http.StatusNoContent, w.deliver(w.request(r)).Code)
 	got := <-w.replies
 
 	byName := map[string]traced{}

@@ -64,7 +64,7 @@ func realMain(name string, run func(ctx context.Context, a *App) error, lookup e
 	defer stop()
 
 	if err := runWithTelemetry(ctx, a, run); err != nil && (ctx.Err() == nil || !errors.Is(err, context.Canceled)) {
-		a.Logger.Error(name+" failed", "error", err)
+		a.Logger.Error("failed", "error", err)
 		return 1
 	}
 	return 0

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
-	"errors"
 	"io"
 	"os"
 	"os/exec"
@@ -28,7 +27,7 @@ func start(t *testing.T, name string, env ...string) *child {
 	exe, err := os.Executable()
 	require.NoError(t, err)
 	c := &child{cmd: exec.CommandContext(t.Context(), exe)}
-	c.cmd.Env = append(env, childVar+"="+name)
+	c.cmd.Env = append([]string{childVar + "=" + name}, env...)
 	c.cmd.Stderr = &c.stderr
 	out, err := c.cmd.StdoutPipe()
 	require.NoError(t, err)
@@ -52,7 +51,7 @@ func (c *child) exits(t *testing.T) (int, []map[string]any) {
 	require.NoError(t, err)
 	if err := c.cmd.Wait(); err != nil {
 		var exit *exec.ExitError
-		require.True(t, errors.As(err, &exit), "%v", err)
+		require.ErrorAs(t, err, &exit)
 	}
 	var lines []map[string]any
 	for line := range strings.Lines(c.stderr.String()) {
@@ -143,5 +142,5 @@ func TestLogFormatText(t *testing.T) {
 	t.Parallel()
 	c := start(t, "failing", "LOG_FORMAT=text")
 	require.Error(t, c.cmd.Wait())
-	require.Contains(t, c.stderr.String(), `level=ERROR msg="failing failed" function=failing error="connect to the broker: refused"`)
+	require.Contains(t, c.stderr.String(), `level=ERROR msg=failed function=failing error="connect to the broker: refused"`)
 }

@@ -137,6 +137,8 @@ func Serve(ctx context.Context, ln net.Listener, h http.Handler, o ServeOptions)
 		cancel()
 		err = errors.Join(fmt.Errorf("requests were still under way %v after the stop: %w", o.DrainTimeout, err), srv.Close())
 	}
-	<-served // http.ErrServerClosed, from Shutdown
+	if serveErr := <-served; !errors.Is(serveErr, http.ErrServerClosed) {
+		err = errors.Join(err, serveErr)
+	}
 	return err
 }
