@@ -27,7 +27,7 @@ func start(t *testing.T, name string, env ...string) *child {
 	exe, err := os.Executable()
 	require.NoError(t, err)
 	c := &child{cmd: exec.CommandContext(t.Context(), exe)}
-	c.cmd.Env = append([]string{childVar + "=" + name}, env...)
+	c.cmd.Env = append([]string{childVar + "=" + name, "GOCOVERDIR=" + t.TempDir()}, env...) // go test -cover would warn
 	c.cmd.Stderr = &c.stderr
 	out, err := c.cmd.StdoutPipe()
 	require.NoError(t, err)
