@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc"
+	"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc/filters"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/health/grpc_health_v1"
@@ -37,7 +38,8 @@ const (
 
 func (s *Server) newGRPC() *grpc.Server {
 	g := grpc.NewServer(
-		grpc.StatsHandler(otelgrpc.NewServerHandler()),
+		// Probes would bury the traces of requests.
+		grpc.StatsHandler(otelgrpc.NewServerHandler(otelgrpc.WithFilter(filters.Not(filters.HealthCheck())))),
 		grpc.UnaryInterceptor(s.recoverPanic),
 		grpc.StreamInterceptor(s.endStreams),
 		grpc.MaxRecvMsgSize(tfserving.MaxMessageBytes),

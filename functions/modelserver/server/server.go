@@ -17,6 +17,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
+	"google.golang.org/grpc/health/grpc_health_v1"
 
 	"github.com/ebb-inference/ebb/functions/internal/app"
 	"github.com/ebb-inference/ebb/models/store"
@@ -115,6 +116,7 @@ func New(cfg Config) (*Server, error) {
 		health:  health.NewServer(),
 		quit:    make(chan struct{}),
 	}
+	s.health.SetServingStatus("", grpc_health_v1.HealthCheckResponse_NOT_SERVING) // until watch says otherwise
 	s.probes = app.NewHealth(s.Ready)
 	s.grpc = s.newGRPC()
 	s.rest = s.newREST()
