@@ -115,7 +115,7 @@ func TestInterpretForgivesRounding(t *testing.T) {
 	m := model(3, "Is it?", models.Output{Activation: "none", Yes: []models.Range{{From: 0, To: 1}}, Threshold: 1, Top: 3})
 	a, err := m.Interpret([]float32{1.0005, 0.0003, -0.0002})
 	require.NoError(t, err)
-	require.Equal(t, 1.0, *a.Probability)
+	require.InDelta(t, 1, *a.Probability, 0)
 	require.True(t, *a.Yes)
 	require.Equal(t, []models.Class{{"class 0", 1}, {"class 1", float64(float32(0.0003))}, {"class 2", 0}}, a.Top)
 }

@@ -11,6 +11,7 @@ import (
 )
 
 func seed(f *testing.F) {
+	f.Helper()
 	for _, s := range picturetest.Samples() {
 		f.Add(s.Data)
 		f.Add(s.Data[:len(s.Data)/2])

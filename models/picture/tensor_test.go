@@ -126,8 +126,8 @@ func TestResizeAgreesWithItsDefinition(t *testing.T) {
 
 func TestBilinearIsTensorFlowsLegacy(t *testing.T) {
 	t.Parallel()
-	// Half size takes every other pixel and nothing between; double size repeats the last one. The values are those of
-	// tf.compat.v1.image.resize_bilinear.
+	// With align_corners and half_pixel_centers off, half the size is every other pixel and nothing of those between, and
+	// double the size ends with the last pixel twice.
 	row := image.NewGray(image.Rect(0, 0, 4, 1))
 	row.Pix = []byte{10, 20, 40, 80}
 	tests := []struct {
