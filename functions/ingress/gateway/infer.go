@@ -151,8 +151,8 @@ func badForm(r *http.Request, err error) *problem.Details {
 	return badRequest("The form cannot be read. Send multipart/form-data with one field %q.", fieldImage)
 }
 
-// document is the body of POST /v1/infer as JSON.
-type document struct {
+// inferJSON is the body of POST /v1/infer as JSON.
+type inferJSON struct {
 	URL    *string  `json:"url"`
 	Image  []byte   `json:"image"` // base64
 	Models []string `json:"models"`
@@ -164,7 +164,7 @@ func (g *gateway) document(ctx context.Context, w http.ResponseWriter, r *http.R
 	if failure != nil {
 		return ask.Question{}, nil, failure
 	}
-	var d document
+	var d inferJSON
 	if failure := decodeJSON(b.data, &d); failure != nil {
 		b.release()
 		return ask.Question{}, nil, failure
