@@ -1,7 +1,6 @@
 package picture
 
 import (
-	"image"
 	"io"
 	"testing"
 
@@ -11,15 +10,11 @@ import (
 func TestDecoderThatPanicsMeansCorrupt(t *testing.T) {
 	t.Parallel()
 	f := &formats[0]
-	err := guard(func() error {
-		var m image.YCbCr
-		_ = m.Y[len(m.Y)]
-		return nil
-	})
+	err := guard(func() error { panic("index out of range") })
 	require.ErrorIs(t, err, errPanic)
 	err = f.explain(err)
 	require.ErrorIs(t, err, ErrCorrupt)
-	require.EqualError(t, err, "corrupt picture: the JPEG is damaged: the decoder gave up: runtime error: index out of range [0] with length 0")
+	require.EqualError(t, err, "corrupt picture: the JPEG is damaged: the decoder gave up: index out of range")
 }
 
 func TestGuardPassesErrorsOn(t *testing.T) {
