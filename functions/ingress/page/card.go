@@ -232,6 +232,3 @@ func size(n int64) string {
 func trim(f float64) string {
 	return strings.TrimSuffix(strconv.FormatFloat(math.Floor(f*10)/10, 'f', 1, 64), ".0")
 }
-
-// requestID is the id in a problem's instance, "urn:uuid:<id>".
-func requestID(instance string) string { return strings.TrimPrefix(instance, "urn:uuid:") }

@@ -8,6 +8,7 @@ import (
 	"image/png"
 	"log/slog"
 	"math"
+	"math/rand/v2"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -107,7 +108,8 @@ func answerAll(_ context.Context, q ask.Question) (*ask.Response, error) {
 // site is a page with its fakes, served on loopback.
 type site struct {
 	*asker
-	url string
+	url  string
+	stop func()
 }
 
 func serve(t *testing.T, change func(*page.Config, *asker)) site {
@@ -127,7 +129,7 @@ func serve(t *testing.T, change func(*page.Config, *asker)) site {
 	}
 	server := httptest.NewServer(page.New(c))
 	t.Cleanup(server.Close)
-	return site{asker: a, url: server.URL + page.Path}
+	return site{asker: a, url: server.URL + page.Path, stop: server.Close}
 }
 
 // picture is a PNG of a moon over the sea.
@@ -164,6 +166,19 @@ var picture = func() func(*testing.T) []byte {
 		return data
 	}
 }()
+
+// noise is a PNG that no format makes small.
+func noise(t *testing.T) []byte {
+	t.Helper()
+	random := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // the same noise each time
+	img := image.NewGray(image.Rect(0, 0, 480, 320))
+	for i := range img.Pix {
+		img.Pix[i] = uint8(random.Uint32())
+	}
+	var b bytes.Buffer
+	require.NoError(t, png.Encode(&b, img))
+	return b.Bytes()
+}
 
 // file puts data into a file of the test.
 func file(t *testing.T, name string, data []byte) string {

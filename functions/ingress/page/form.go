@@ -5,6 +5,7 @@ import (
 	"io"
 	"mime/multipart"
 	"net/http"
+	"os"
 	"strings"
 
 	"github.com/ebb-inference/ebb/events/problem"
@@ -113,9 +114,17 @@ func (s *submission) check() *problem.Details {
 	return nil
 }
 
+// unreadable is the problem of a body that could not be read to its end.
 func (h *handler) unreadable(err error) *problem.Details {
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		return tooLarge(h.MaxBytes)
 	}
-	return malformed("It ended early or is not built as a form is.")
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return slow()
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return incomplete()
+	default:
+		return malformed("It is not built as a form is.")
+	}
 }

@@ -74,6 +74,7 @@ func New(c Config) http.Handler {
 	mux.HandleFunc(Path, notAllowed("GET, HEAD, POST"))
 	mux.Handle("GET "+Path+"/{$}", http.RedirectHandler(Path, http.StatusPermanentRedirect))
 	mux.HandleFunc("GET "+assetsPath+"{hash}/{name}", serveAsset)
+	mux.HandleFunc("GET "+assetsPath, notFound)
 	mux.HandleFunc(assetsPath, notAllowed("GET, HEAD"))
 	mux.HandleFunc(Path+"/", notFound)
 
@@ -104,6 +105,9 @@ func (h *handler) answer(w http.ResponseWriter, r *http.Request) {
 	fragment := r.URL.Query().Get("fragment") == "answers"
 
 	s, status, answers := h.ask(w, r)
+	if answers.Request == "" {
+		answers.Request = requestID(w)
+	}
 	if answers.Problem != nil && answers.Problem.RetryAfter > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(answers.Problem.RetryAfter))
 	}
@@ -135,7 +139,7 @@ func (h *handler) ask(w http.ResponseWriter, r *http.Request) (submission, int, 
 		}
 		s.picture = picture
 	}
-	response, askErr := h.Asker.Ask(r.Context(), ask.Question{Picture: s.picture, Models: s.models})
+	response, askErr := h.Asker.Ask(r.Context(), ask.Question{ID: requestID(w), Picture: s.picture, Models: s.models})
 	if askErr != nil {
 		d := h.explain(r.Context(), "asking failed", askErr)
 		return s, d.Status, h.failed(d)
@@ -168,6 +172,10 @@ func (h *handler) write(w http.ResponseWriter, status int, name string, data any
 	_, _ = body.WriteTo(w) // the browser is gone; nobody is left to tell
 }
 
+// requestID is the id that whoever called this handler gave to the request, and promised to the client; empty: none. The
+// client's own header is not trusted.
+func requestID(w http.ResponseWriter) string { return w.Header().Get("X-Request-Id") }
+
 func notAllowed(methods string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Allow", methods)
@@ -177,6 +185,6 @@ func notAllowed(methods string) http.HandlerFunc {
 }
 
 func notFound(w http.ResponseWriter, _ *http.Request) {
-	problem.Write(w, problem.New("not-found", http.StatusNotFound, "There is nothing here",
+	problem.Write(w, problem.New("no-such-path", http.StatusNotFound, "There is nothing here",
 		"The page is at "+Path+"."))
 }

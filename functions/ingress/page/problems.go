@@ -15,7 +15,7 @@ const (
 )
 
 func tooLarge(limit int64) *problem.Details {
-	return problem.New("body-too-large", http.StatusRequestEntityTooLarge, "The picture is too large",
+	return problem.New(problemTooLarge, http.StatusRequestEntityTooLarge, "The picture is too large",
 		"A picture may have "+size(limit)+" at most. Choose a smaller version of it.")
 }
 
@@ -30,12 +30,21 @@ func offline() *problem.Details {
 }
 
 func strange() *problem.Details {
-	return problem.New(problemStrange, http.StatusBadGateway, "Something in between answered",
-		"The reply did not come from Ebb; it may be restarting. Wait a moment, then try again: your picture is still here.")
+	return problem.New(problemStrange, http.StatusBadGateway, "The server cannot answer just now",
+		"It may be busy or starting again. Wait a moment, then try again: your picture is still here.")
 }
 
 func malformed(detail string) *problem.Details {
-	return problem.New("bad-form", http.StatusBadRequest, "The form could not be read", detail)
+	return problem.New("bad-request", http.StatusBadRequest, "The form could not be read", detail)
+}
+
+func incomplete() *problem.Details {
+	return problem.New("incomplete", http.StatusBadRequest, "The form did not arrive whole", "It ended early. Send it again.")
+}
+
+func slow() *problem.Details {
+	return problem.New("too-slow", http.StatusRequestTimeout, "The picture took too long to arrive",
+		"Try again with a smaller picture, or over a faster connection.")
 }
 
 func noPicture() *problem.Details {
@@ -48,7 +57,7 @@ func noQuestion() *problem.Details {
 }
 
 func notForm() *problem.Details {
-	return problem.New("unsupported-media-type", http.StatusUnsupportedMediaType, "This is not the page's form",
+	return problem.New("encoding-not-accepted", http.StatusUnsupportedMediaType, "This is not the page's form",
 		"Send multipart/form-data, or use POST /v1/infer, which takes a picture as it is.")
 }
 

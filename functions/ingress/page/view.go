@@ -6,6 +6,7 @@ import (
 	"html/template"
 	"net/http"
 	"slices"
+	"strings"
 
 	"github.com/ebb-inference/ebb/events/problem"
 	"github.com/ebb-inference/ebb/functions/ingress/ask"
@@ -24,7 +25,7 @@ var templates = template.Must(template.New("").
 const accept = "image/jpeg,image/png,image/gif,image/webp,image/bmp,image/tiff"
 
 // maxPreview is the largest picture that is sent back within the page, in bytes.
-const maxPreview = 4 << 20
+const maxPreview = 2 << 20
 
 // whole is the page.
 type whole struct {
@@ -35,9 +36,9 @@ type whole struct {
 	SuggestedURL string
 	URL          string
 	Choices      []choice
-	Picture      template.URL      // the picture that was sent; empty: none
-	Answers      section           // what the page shows first
-	Sections     []section         // what its script may show instead, by Name
+	Picture      template.URL // the picture that was sent; empty: none
+	Answers      section      // what the page shows first
+	Sections     []section    // what its script may show instead, by Name
 }
 
 // choice is one question that can be asked.
@@ -152,7 +153,7 @@ func (*handler) failed(d *problem.Details) section {
 		Heading: "No answer",
 		Problem: newNotice(d),
 		Retry:   worthRetrying(d),
-		Request: requestID(d.Instance),
+		Request: strings.TrimPrefix(d.Instance, "urn:uuid:"),
 	}
 }
 

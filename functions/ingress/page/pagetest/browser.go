@@ -16,7 +16,7 @@ import (
 )
 
 // patience is how long one test may use its tab.
-const patience = 60 * time.Second
+const patience = 90 * time.Second
 
 // ErrNoBrowser says that there is no Chromium on this machine.
 var ErrNoBrowser = errors.New("no Chromium on this machine: `make test` installs it")
