@@ -379,7 +379,9 @@ func described(doc *openapi3.T, path string) (template string, item *openapi3.Pa
 
 func document(t *testing.T) *openapi3.T {
 	t.Helper()
-	doc, err := openapi3.NewLoader().LoadFromData(openAPI)
+	doc, err := loadDocument()
 	require.NoError(t, err)
 	return doc
 }
+
+var loadDocument = sync.OnceValues(func() (*openapi3.T, error) { return openapi3.NewLoader().LoadFromData(openAPI) })
