@@ -10,7 +10,7 @@ import (
 	"github.com/ebb-inference/ebb/hack/tflite"
 )
 
-// Limits of an average. The sum of twice an area's codes has to fit into an int32.
+// Limits of an average. Four times the sum of an area's codes has to fit into an int32.
 const (
 	maxArea    = 1 << 16
 	maxWeights = 1 << 26
@@ -21,8 +21,8 @@ const (
 // QLinearAveragePool converts every code to float32 and back, which took a fifth of Inception v3's time.
 //
 // Padding does not count, so that windows at the borders have lower counts than others. There is one convolution for each
-// count, and each place chooses its own. Weights of 2 and a bias of 1 make it (2 sum + 1) / (2 count): halves go up, as
-// TensorFlow Lite rounds them, and nothing else changes.
+// count, and each place chooses its own. Weights of 4 and a bias of 1 make it (4 sum + 1) / (4 count): that lifts halves,
+// which TensorFlow Lite rounds up, over the half, and nothing else.
 func (t *translator) averagePool(o *tflite.Operator) error {
 	x, w, attributes, err := t.pool(o)
 	if err != nil {
@@ -45,7 +45,7 @@ func (t *translator) averagePool(o *tflite.Operator) error {
 	t.constants(
 		onnx.Tensor{
 			Name: weights, Type: onnx.Int8, Dims: []int64{int64(in.channels), 1, int64(w.filterH), int64(w.filterW)},
-			Data: bytes.Repeat([]byte{2}, in.channels*w.filterH*w.filterW),
+			Data: bytes.Repeat([]byte{4}, in.channels*w.filterH*w.filterW),
 		},
 		onnx.Int8Scalar(zero, 0),
 		onnx.Tensor{
@@ -58,7 +58,7 @@ func (t *translator) averagePool(o *tflite.Operator) error {
 	var last onnx.Node
 	for i, count := range different {
 		this := fmt.Sprintf("%s/over-%d", name, count)
-		t.constants(onnx.FloatScalar(this+"/scale", 1/float32(2*count)))
+		t.constants(onnx.FloatScalar(this+"/scale", 1/float32(4*count)))
 		n := onnx.Node{
 			Op:         "QLinearConv",
 			Inputs:     slices.Concat(x.args(), []string{weights, this + "/scale", zero, x.scaleName, x.zeroName, bias}),

@@ -110,6 +110,15 @@ func (f *Fetcher) Inception(ctx context.Context) (path string, err error) {
 	})
 }
 
+// InceptionTFLite is what Inception is made from, in npm's folder.
+func (f *Fetcher) InceptionTFLite(ctx context.Context) (path string, err error) {
+	err = f.locked(ctx, func() error {
+		path, err = f.source(ctx, inceptionTFLite)
+		return err
+	})
+	return path, err
+}
+
 // ResNet50 is ResNet-50 v1, quantised, of the ONNX model zoo: Out/models/resnet50/1/model.onnx. It needs the whole
 // internet, not just package registries.
 func (f *Fetcher) ResNet50(ctx context.Context) (path string, err error) {

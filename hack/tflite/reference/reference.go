@@ -159,8 +159,8 @@ func newMultiplier(factor float64) multiplier {
 	return multiplier{int32(f), -exponent} //nolint:gosec // below 2^31
 }
 
-// apply is the product rounded to the nearest integer, halves away from zero, in two steps: the high half of twice the
-// product, then the shift.
+// apply is the product, rounded twice: the high half of twice the 64-bit product, halves going up, then the shift, halves
+// going away from zero.
 func (m multiplier) apply(x int32) int32 {
 	left := 0
 	right := m.right
