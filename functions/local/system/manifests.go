@@ -1,0 +1,113 @@
+package system
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/ebb-inference/ebb/events"
+	"github.com/ebb-inference/ebb/events/trigger"
+	"github.com/ebb-inference/ebb/models"
+)
+
+// dispatchPrefix and the model's name make the name of the Service that answers for a model.
+const dispatchPrefix = "dispatch-"
+
+// manifests is what the YAML of a cluster says: the models, in the order of their files, and the Triggers.
+type manifests struct {
+	models   []*models.Model
+	triggers []trigger.Trigger
+}
+
+// readManifests reads every .yaml file of the folders. A model of a later folder replaces the one with its name, a Trigger
+// likewise, so that a folder can hold nothing but what differs.
+func readManifests(folders []string) (manifests, error) {
+	var m manifests
+	for _, folder := range folders {
+		root, err := os.OpenRoot(folder)
+		if err != nil {
+			return m, fmt.Errorf("folder of models: %w", err)
+		}
+		err = m.read(root.FS(), folder)
+		_ = root.Close() // it was only read
+		if err != nil {
+			return m, err
+		}
+	}
+	return m, m.check(folders)
+}
+
+func (m *manifests) read(fsys fs.FS, folder string) error {
+	names, err := fs.Glob(fsys, "*.yaml")
+	if err != nil {
+		return fmt.Errorf("%s: %w", folder, err)
+	}
+	for _, name := range names {
+		found, err := models.ReadManifest(fsys, name)
+		if err != nil {
+			return fmt.Errorf("in %s: %w", folder, err)
+		}
+		for _, model := range found {
+			m.models = replace(m.models, model, func(other *models.Model) bool { return other.Name == model.Name })
+		}
+		data, err := fs.ReadFile(fsys, name)
+		if err != nil {
+			return fmt.Errorf("in %s: %w", folder, err)
+		}
+		triggers, err := trigger.Parse(bytes.NewReader(data), filepath.Join(folder, name))
+		if err != nil {
+			return err
+		}
+		for _, t := range triggers {
+			m.triggers = replace(m.triggers, t, func(other trigger.Trigger) bool {
+				return other.Namespace == t.Namespace && other.Name == t.Name
+			})
+		}
+	}
+	return nil
+}
+
+// replace puts v where its predecessor is, or at the end.
+func replace[T any](list []T, v T, same func(T) bool) []T {
+	if i := slices.IndexFunc(list, same); i >= 0 {
+		list[i] = v
+		return list
+	}
+	return append(list, v)
+}
+
+// check says what would make requests disappear: a model that no Trigger serves, a Trigger for no model.
+func (m *manifests) check(folders []string) error {
+	where := strings.Join(folders, ", ")
+	if len(m.models) == 0 {
+		return fmt.Errorf("no model in %s: a model is a ConfigMap with the label ebb.dev/model", where)
+	}
+	known := map[string]bool{}
+	for _, model := range m.models {
+		known[model.Name] = false
+	}
+	var errs []error
+	for _, t := range m.triggers {
+		name, ok := t.Filter[events.ExtModel]
+		if !ok || t.Filter["type"] != events.TypeRequested {
+			continue // somebody's own Trigger, for other events
+		}
+		if _, ok := known[name]; !ok {
+			errs = append(errs, fmt.Errorf("the Trigger %s selects the model %q, which %s does not define", t, name, where))
+			continue
+		}
+		known[name] = true
+	}
+	for _, model := range m.models {
+		if !known[model.Name] {
+			errs = append(errs, fmt.Errorf("no Trigger in %s selects the model %q (filter attributes type: %s, model: %s): nobody would answer for it",
+				where, model.Name, events.TypeRequested, model.Name))
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,166 @@
+package system
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/ebb-inference/ebb/events/broker"
+	"github.com/ebb-inference/ebb/events/reply"
+	"github.com/ebb-inference/ebb/events/trigger"
+	"github.com/ebb-inference/ebb/functions/dispatch/worker"
+	"github.com/ebb-inference/ebb/functions/ingress/ask"
+	"github.com/ebb-inference/ebb/functions/ingress/gateway"
+	"github.com/ebb-inference/ebb/functions/ingress/page"
+	"github.com/ebb-inference/ebb/functions/internal/app"
+	"github.com/ebb-inference/ebb/functions/modelserver/onnx"
+	"github.com/ebb-inference/ebb/functions/modelserver/server"
+	"github.com/ebb-inference/ebb/models/store"
+	"github.com/ebb-inference/ebb/models/tfserving"
+)
+
+// startModelServer serves the networks that the models name, and says at which address.
+func (s *System) startModelServer(ctx context.Context, c Config, m manifests) (string, error) {
+	networks, err := networks(c.Networks, m)
+	if err != nil {
+		return "", err
+	}
+	loader, err := onnx.NewLoader(onnx.Options{})
+	if err != nil {
+		return "", err
+	}
+	ln, err := app.Listen(ctx, "127.0.0.1", 0)
+	if err != nil {
+		return "", err
+	}
+	ms, err := server.New(server.Config{Base: c.Networks, Loader: server.Networks(loader), Models: networks, Logger: c.Logger})
+	if err != nil {
+		_ = ln.Close() // nothing was served on it
+		return "", fmt.Errorf("model server: %w", err)
+	}
+	s.serve("model server", func() error { return ms.ServeGRPC(ln) }, ms.Stop)
+	return ln.Addr().String(), nil
+}
+
+// networks lists what the models need, each network once.
+func networks(base string, m manifests) ([]store.Model, error) {
+	var list []store.Model
+	var missing []error
+	for _, model := range m.models {
+		name := model.Serving.Model
+		if slices.ContainsFunc(list, func(n store.Model) bool { return n.Name == name }) {
+			continue
+		}
+		list = append(list, store.Model{Name: name})
+		if _, err := os.Stat(filepath.Join(base, name)); err != nil {
+			missing = append(missing, fmt.Errorf("the model %q needs the network %q, which is not in %s: fetch it with `make model MODEL=%s`",
+				model.Name, name, base, name))
+		}
+	}
+	return list, errors.Join(missing...)
+}
+
+// startDispatch makes a worker for each model and mounts it under the name of its Service.
+func (s *System) startDispatch(mux *http.ServeMux, c Config, m manifests, hub *reply.Hub) ([]*worker.Worker, error) {
+	client, err := tfserving.Dial(c.Serving)
+	if err != nil {
+		return nil, fmt.Errorf("model server at %s: %w", c.Serving, err)
+	}
+	s.started("model client", func(context.Context) error { return client.Close() })
+	workers := make([]*worker.Worker, 0, len(m.models))
+	for _, model := range m.models {
+		w, err := worker.New(worker.Config{Model: model, Predictor: client, Responder: hub, Replica: replica, Logger: c.Logger})
+		if err != nil {
+			return nil, fmt.Errorf("dispatch of the model %q: %w", model.Name, err)
+		}
+		s.started(dispatchPrefix+model.Name, w.Stop)
+		mux.Handle("/"+dispatchPrefix+model.Name, w)
+		workers = append(workers, w)
+	}
+	return workers, nil
+}
+
+// startBroker gives the broker its Triggers.
+func (s *System) startBroker(mux *http.ServeMux, c Config, m manifests) error {
+	b := broker.New(broker.Config{Logger: c.Logger})
+	s.started("broker", b.Stop)
+	for _, t := range m.triggers {
+		subscriber, err := s.resolve(t.Subscriber, m)
+		if err != nil {
+			return fmt.Errorf("trigger %s: subscriber: %w", t, err)
+		}
+		deadLetter, err := s.resolve(*t.Delivery.DeadLetter, m)
+		if err != nil {
+			return fmt.Errorf("trigger %s: dead letter sink: %w", t, err)
+		}
+		if err := b.Subscribe(t, subscriber, deadLetter); err != nil {
+			return err
+		}
+	}
+	mux.Handle("/"+brokerName, http.StripPrefix("/"+brokerName, b))
+	return nil
+}
+
+// resolve finds the URL of a Trigger's destination: a Service that runs in here, or an address of its own.
+func (s *System) resolve(d trigger.Destination, m manifests) (string, error) {
+	if d.URI != "" {
+		return d.URI, nil
+	}
+	if d.Name == deadLetterName {
+		return s.inside(d.Name) + d.Path, nil
+	}
+	for _, model := range m.models {
+		if d.Name == dispatchPrefix+model.Name {
+			return s.inside(d.Name) + d.Path, nil
+		}
+	}
+	return "", fmt.Errorf("no Service %q here; there are %s and %s<model> for each model", d.Name, deadLetterName, dispatchPrefix)
+}
+
+// inside is the URL of a part that only the other parts talk to.
+func (s *System) inside(name string) string {
+	return "http://" + s.listener.Addr().String() + "/" + name
+}
+
+// startInside serves the parts that only the other parts talk to.
+func (s *System) startInside(h http.Handler) {
+	srv := &http.Server{Handler: h, ReadHeaderTimeout: insideHeaderTimeout, ErrorLog: nil}
+	s.serve("loopback server", func() error {
+		if err := srv.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
+			return err
+		}
+		return nil
+	}, srv.Shutdown)
+}
+
+// public is what people and programs outside see.
+func public(c Config, service *ask.Service, health *app.Health, fetcher gateway.Fetcher) http.Handler {
+	mux := http.NewServeMux()
+	if c.Metrics != nil {
+		mux.Handle("GET /metrics", c.Metrics)
+	}
+	mux.Handle("/", gateway.New(gateway.Config{
+		Service: service, Fetcher: fetcher, Health: health, Version: c.Version, Logger: c.Logger,
+		Page: page.New(page.Config{Asker: service, Fetcher: fetcher, MaxBytes: gateway.DefaultMaxBytes, SuggestedURL: SuggestedURL, Logger: c.Logger}),
+	}))
+	return mux
+}
+
+// prefixes reads networks such as 10.1.0.0/16.
+func prefixes(texts []string) ([]netip.Prefix, error) {
+	list := make([]netip.Prefix, 0, len(texts))
+	for _, text := range texts {
+		p, err := netip.ParsePrefix(strings.TrimSpace(text))
+		if err != nil {
+			return nil, fmt.Errorf("FETCH_ALLOW: %q is no network such as 10.1.0.0/16: %w", text, err)
+		}
+		list = append(list, p)
+	}
+	return list, nil
+}

@@ -1,0 +1,194 @@
+// Package system is all of Ebb in one process: ingress, broker, dispatch, dead letter and model server, each behind HTTP or
+// gRPC on loopback as it is in a cluster, with an in-memory broker and in-memory reply queues between them. The models and
+// the Triggers are read from the very YAML that a cluster gets.
+//
+// It only joins functions. What a function does is none of its business.
+package system
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/ebb-inference/ebb/events/reply"
+	"github.com/ebb-inference/ebb/functions/deadletter/sink"
+	"github.com/ebb-inference/ebb/functions/dispatch/worker"
+	"github.com/ebb-inference/ebb/functions/ingress/ask"
+	"github.com/ebb-inference/ebb/functions/ingress/fetch"
+	"github.com/ebb-inference/ebb/functions/internal/app"
+)
+
+// SuggestedURL is the picture that the page offers to somebody who has none at hand.
+const SuggestedURL = "https://tensorflow.org/images/blogs/serving/cat.jpg"
+
+// deadLetterName is the Service that Triggers name as their dead letter sink.
+const deadLetterName = "deadletter"
+
+// brokerName is the path of the broker on loopback.
+const brokerName = "broker"
+
+const (
+	startTimeout        = 2 * time.Minute // for the networks to be loaded
+	readyInterval       = 20 * time.Millisecond
+	insideHeaderTimeout = 10 * time.Second
+)
+
+// replica names the one replica of every function.
+const replica = "local"
+
+// Config is what a System is made of. Manifests and Networks are required.
+type Config struct {
+	Manifests  []string     // folders of YAML with models and Triggers; later ones replace earlier ones' models
+	Networks   string       // folder of networks, "<name>/<version>/model.onnx"
+	Serving    string       // gRPC address of a TensorFlow Serving to use; empty: the model server within
+	FetchAllow []string     // networks (CIDR) that pictures by address may come from though they are not public
+	Version    string       // of the program
+	Metrics    http.Handler // mounted at /metrics; nil: there are none
+	Logger     *slog.Logger // default slog.Default()
+}
+
+// System is a running Ebb. It is an http.Handler: what the public sees.
+type System struct {
+	log      *slog.Logger
+	public   http.Handler
+	health   *app.Health
+	listener net.Listener // of everything within
+	parts    []part       // in the order of starting
+}
+
+// part is something that was started and has to be stopped.
+type part struct {
+	name string
+	stop func(context.Context) error
+}
+
+// Start starts everything and returns when it can answer. Whatever was started is stopped again when it fails.
+func Start(ctx context.Context, c Config) (_ *System, err error) {
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	m, err := readManifests(c.Manifests)
+	if err != nil {
+		return nil, err
+	}
+	allow, err := prefixes(c.FetchAllow)
+	if err != nil {
+		return nil, err
+	}
+	s := &System{log: c.Logger}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.Stop(context.WithoutCancel(ctx), 5*time.Second))
+		}
+	}()
+	if c.Serving == "" {
+		if c.Serving, err = s.startModelServer(ctx, c, m); err != nil {
+			return nil, err
+		}
+	}
+	if s.listener, err = app.Listen(ctx, "127.0.0.1", 0); err != nil {
+		return nil, err
+	}
+	hub := reply.NewHub()
+	mux := http.NewServeMux()
+	workers, err := s.startDispatch(mux, c, m, hub)
+	if err != nil {
+		return nil, err
+	}
+	letters, err := sink.New(sink.Config{Responder: hub, Replica: replica, Logger: c.Logger})
+	if err != nil {
+		return nil, err
+	}
+	mux.Handle("/"+deadLetterName, letters)
+	s.startInside(mux)
+	if err := s.startBroker(mux, c, m); err != nil {
+		return nil, err
+	}
+	service, err := ask.New(ask.Config{
+		Models: m.models, Replies: hub, BrokerURL: s.inside(brokerName), Source: "/ebb/ingress/" + replica, Logger: c.Logger,
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.started("ingress", service.Stop)
+
+	s.health = app.NewHealth(func() error { return ready(service, workers) })
+	s.public = public(c, service, s.health, fetch.New(fetch.Config{Allow: allow}))
+	return s, waitUntil(ctx, func() error { return ready(service, workers) })
+}
+
+// ready says what cannot answer yet.
+func ready(service *ask.Service, workers []*worker.Worker) error {
+	errs := []error{service.Ready()}
+	for _, w := range workers {
+		if err := w.Ready(); err != nil {
+			errs = append(errs, fmt.Errorf("%s%s: %w", dispatchPrefix, w.Model.Name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// waitUntil asks ready again and again until it says nil, and gives up with what it said last.
+func waitUntil(ctx context.Context, ready func() error) error {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	tick := time.NewTicker(readyInterval)
+	defer tick.Stop()
+	for {
+		err := ready()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("not ready: %w", errors.Join(err, ctx.Err()))
+		}
+	}
+}
+
+// ServeHTTP answers the public.
+func (s *System) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.public.ServeHTTP(w, r) }
+
+// Drain turns readiness off: the end is near.
+func (s *System) Drain() { s.health.Drain() }
+
+// started remembers how to stop a part.
+func (s *System) started(name string, stop func(context.Context) error) {
+	s.parts = append(s.parts, part{name, stop})
+}
+
+// serve runs a server in a goroutine that stop ends.
+func (s *System) serve(name string, run func() error, stop func(context.Context) error) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := run(); err != nil {
+			s.log.Error("a server ended", "server", name, "error", err)
+		}
+	}()
+	s.started(name, func(ctx context.Context) error {
+		defer func() { <-done }()
+		return stop(ctx)
+	})
+}
+
+// Stop ends every part, the one nearest to the caller first, so that what is under way can be answered. All of it takes
+// no longer than within.
+func (s *System) Stop(ctx context.Context, within time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
+	var errs []error
+	for _, p := range slices.Backward(s.parts) {
+		if err := p.stop(ctx); err != nil {
+			errs = append(errs, fmt.Errorf("stopping %s: %w", p.name, err))
+		}
+	}
+	s.parts = nil
+	return errors.Join(errs...)
+}

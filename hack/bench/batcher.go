@@ -1,0 +1,89 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/perf/benchfmt"
+
+	"github.com/ebb-inference/ebb/models/batch"
+)
+
+// measureBatcher runs the batcher's own benchmark, and then watches an idle batcher.
+func measureBatcher(ctx context.Context, _ options) ([]figure, error) {
+	cmd := exec.CommandContext(ctx, "go", "test", "-run", "^$", "-bench", "^BenchmarkDo$", "-benchmem", "-count", "3", "./models/batch")
+	cmd.Stderr = os.Stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return nil, fmt.Errorf("go test: %w", err)
+	}
+	type key struct{ kind, producers, unit string }
+	values := map[key][]float64{}
+	for r := benchfmt.NewReader(bytes.NewReader(out), "batch"); r.Scan(); {
+		result, ok := r.Result().(*benchfmt.Result)
+		if !ok {
+			continue
+		}
+		// "Do/batcher/producers=8-2", where 2 is GOMAXPROCS.
+		parts := strings.Split(result.Name.String(), "/")
+		if len(parts) != 3 {
+			continue
+		}
+		producers, _, _ := strings.Cut(strings.TrimPrefix(parts[2], "producers="), "-")
+		for _, v := range result.Values {
+			k := key{parts[1], producers, v.Unit}
+			values[k] = append(values[k], v.Value)
+		}
+	}
+	var figures []figure
+	for _, n := range []int{1, 8, 64, 512} {
+		producers := strconv.Itoa(n)
+		ours := median(values[key{"batcher", producers, "sec/op"}]) * 1e6
+		allocs := median(values[key{"batcher", producers, "allocs/op"}])
+		window := median(values[key{"window", producers, "sec/op"}]) * 1e6
+		if ours == 0 || window == 0 {
+			return nil, fmt.Errorf("no result for %d producers in:\n%s", n, out)
+		}
+		figures = append(figures,
+			figure{Name: fmt.Sprintf("batcher, %d producers: time an item", n), Value: ours, Unit: "µs", Goal: 5, Better: lower,
+				Note: fmt.Sprintf("%.2f times that of a 1 ms window", ours/window)},
+			figure{Name: fmt.Sprintf("batcher, %d producers: allocations an item", n), Value: allocs, Unit: "", Goal: 3, Better: lower})
+	}
+	idle, err := idleBatcher(ctx)
+	return append(figures, idle), err
+}
+
+// idleBatcher is the CPU time of this process over ten seconds in which it has nothing but a batcher that was used before.
+func idleBatcher(ctx context.Context) (figure, error) {
+	b := batch.New(batch.Config{Size: 8, Slots: 2, Queue: 64}, func(_ context.Context, in []int) ([]int, error) { return in, nil })
+	if _, _, err := b.Do(ctx, 1); err != nil {
+		return figure{}, err
+	}
+	before, err := cpuTime()
+	if err != nil {
+		return figure{}, err
+	}
+	if err := pause(ctx, idleFor); err != nil {
+		return figure{}, err
+	}
+	after, err := cpuTime()
+	if err != nil {
+		return figure{}, err
+	}
+	return figure{Name: "idle batcher: CPU over 10 s", Value: (after - before).Seconds(), Unit: "s", Goal: 0.05, Better: lower}, b.Stop(ctx)
+}
+
+func cpuTime() (time.Duration, error) {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		return 0, err
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano()), nil
+}

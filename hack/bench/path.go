@@ -1,0 +1,313 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/ebb-inference/ebb/functions/local/system"
+	"github.com/ebb-inference/ebb/functions/modelserver/onnx"
+	"github.com/ebb-inference/ebb/functions/modelserver/server"
+	"github.com/ebb-inference/ebb/models"
+	"github.com/ebb-inference/ebb/models/picture"
+	"github.com/ebb-inference/ebb/models/tfserving"
+)
+
+// bench is a running Ebb, and the model server that it shares with the limit: what a program reaches that decodes, resizes
+// and calls Predict itself, with nothing between.
+type bench struct {
+	options
+	url    string
+	client *http.Client
+	model  *models.Model
+	direct *tfserving.Client
+	spec   tfserving.Spec
+	data   []byte
+}
+
+// measurePath compares Ebb with the limit, in turn within one run.
+func measurePath(ctx context.Context, o options) (_ []figure, err error) {
+	b := &bench{options: o}
+	if b.data, err = os.ReadFile(o.picture); err != nil {
+		return nil, err
+	}
+	found, err := models.ReadManifest(os.DirFS(o.manifests), o.model+".yaml")
+	if err != nil {
+		return nil, err
+	}
+	b.model = found[0]
+	b.spec = tfserving.Spec{Model: b.model.Serving.Model, Signature: b.model.Serving.Signature}
+	stop, err := b.start(ctx)
+	if err != nil {
+		return nil, errors.Join(err, stop())
+	}
+	defer func() { err = errors.Join(err, stop()) }()
+
+	latency, err := b.latency(ctx)
+	if err != nil {
+		return nil, err
+	}
+	throughput, err := b.throughput(ctx)
+	return append(latency, throughput...), err
+}
+
+// start starts the model server and, in front of it, the whole of Ebb.
+func (b *bench) start(ctx context.Context) (stop func() error, err error) {
+	var stops []func() error
+	stop = func() error {
+		var errs []error
+		for _, s := range slices.Backward(stops) {
+			errs = append(errs, s())
+		}
+		return errors.Join(errs...)
+	}
+	quiet := slog.New(slog.DiscardHandler)
+	loader, err := onnx.NewLoader(onnx.Options{})
+	if err != nil {
+		return stop, err
+	}
+	ms, err := server.New(server.Config{Base: b.networks, Loader: server.Networks(loader), Logger: quiet})
+	if err != nil {
+		return stop, err
+	}
+	var lc net.ListenConfig
+	grpcListener, err := lc.Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return stop, err
+	}
+	served := make(chan error, 1)
+	go func() { served <- ms.ServeGRPC(grpcListener) }()
+	stops = append(stops, func() error {
+		return errors.Join(ms.Stop(context.WithoutCancel(ctx)), <-served)
+	})
+	address := grpcListener.Addr().String()
+	if b.direct, err = tfserving.Dial(address); err != nil {
+		return stop, err
+	}
+	stops = append(stops, b.direct.Close)
+
+	sys, err := system.Start(ctx, system.Config{Manifests: []string{b.manifests}, Networks: b.networks, Serving: address, Logger: quiet})
+	if err != nil {
+		return stop, err
+	}
+	stops = append(stops, func() error { return sys.Stop(context.WithoutCancel(ctx), 30*time.Second) })
+	ln, err := lc.Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return stop, err
+	}
+	srv := &http.Server{Handler: sys, ReadHeaderTimeout: 5 * time.Second}
+	ended := make(chan error, 1)
+	go func() { ended <- srv.Serve(ln) }()
+	stops = append(stops, func() error {
+		err := srv.Shutdown(context.WithoutCancel(ctx))
+		if e := <-ended; !errors.Is(e, http.ErrServerClosed) {
+			err = errors.Join(err, e)
+		}
+		return err
+	})
+	b.url = "http://" + ln.Addr().String() + "/v1/infer?model=" + b.options.model
+	b.client = &http.Client{Timeout: time.Minute, Transport: &http.Transport{MaxIdleConnsPerHost: b.concurrency}}
+	return stop, nil
+}
+
+// viaEbb asks once over HTTP.
+func (b *bench) viaEbb(ctx context.Context) error {
+	_, err := askHTTP(ctx, b.client, b.url, b.data)
+	return err
+}
+
+// tensor decodes the picture and appends its tensor to dst.
+func (b *bench) tensor(dst []byte) ([]byte, error) {
+	img, err := picture.Decode(b.data, picture.DefaultLimits)
+	if err != nil {
+		return nil, err
+	}
+	return picture.AppendTensor(dst, img, b.model.Input)
+}
+
+// predict computes n pictures in one call and interprets each.
+func (b *bench) predict(ctx context.Context, tensor []byte, n int) error {
+	in := tfserving.Tensor{DType: tfserving.Uint8, Shape: []int64{int64(n), int64(b.model.Input.Height), int64(b.model.Input.Width), 3}, Data: tensor}
+	out, _, err := b.direct.Predict(ctx, b.spec, map[string]tfserving.Tensor{b.model.Input.Tensor: in}, b.model.Output.Tensor)
+	if err != nil {
+		return err
+	}
+	values, err := out[b.model.Output.Tensor].Floats()
+	if err != nil {
+		return err
+	}
+	for row := range slices.Chunk(values, len(b.model.Labels)) {
+		if _, err := b.model.Interpret(row); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// alone asks once, without Ebb.
+func (b *bench) alone(ctx context.Context) error {
+	tensor, err := b.tensor(nil)
+	if err != nil {
+		return err
+	}
+	return b.predict(ctx, tensor, 1)
+}
+
+// latency asks one thing at a time, through Ebb and without it in turn.
+func (b *bench) latency(ctx context.Context) ([]figure, error) {
+	const warm = 10
+	var with, without []float64
+	for i := range b.requests + warm {
+		for _, way := range []struct {
+			ask   func(context.Context) error
+			times *[]float64
+		}{{b.viaEbb, &with}, {b.alone, &without}} {
+			start := time.Now()
+			if err := way.ask(ctx); err != nil {
+				return nil, err
+			}
+			if i >= warm {
+				*way.times = append(*way.times, float64(time.Since(start))/1e6)
+			}
+		}
+	}
+	w, wo := quantile(with, 0.5), quantile(without, 0.5)
+	return []figure{
+		{Name: "one at a time: added latency, p50", Value: w - wo, Unit: "ms", Goal: 1, Better: lower,
+			Note: fmt.Sprintf("%.1f ms through Ebb, %.1f ms at the limit", w, wo)},
+		{Name: "one at a time: latency, p50, to the limit's", Value: w / wo, Unit: "×", Better: lower},
+		{Name: "one at a time: latency, p99, to the limit's", Value: quantile(with, 0.99) / quantile(without, 0.99), Unit: "×", Better: lower},
+	}, nil
+}
+
+// throughput compares requests a second through Ebb with those of the limit at its best batch.
+func (b *bench) throughput(ctx context.Context) ([]figure, error) {
+	best, err := b.bestBatch(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var with, without, ratios []float64
+	for range b.rounds {
+		e, err := b.rate(ctx, 1, b.viaEbb)
+		if err != nil {
+			return nil, err
+		}
+		l, err := b.limit(ctx, best)
+		if err != nil {
+			return nil, err
+		}
+		with, without, ratios = append(with, e), append(without, l), append(ratios, e/l)
+	}
+	return []figure{{
+		Name: fmt.Sprintf("%d at a time: throughput, to the limit's", b.concurrency), Value: median(ratios), Unit: "×", Goal: 0.95, Better: higher,
+		Note: fmt.Sprintf("%.1f requests/s through Ebb, %.1f at the limit with batches of %d; rounds %.3f to %.3f",
+			median(with), median(without), best, slices.Min(ratios), slices.Max(ratios)),
+	}}, nil
+}
+
+// bestBatch is the batch size with which the limit is highest.
+func (b *bench) bestBatch(ctx context.Context) (int, error) {
+	best, bestRate := 0, 0.0
+	for size := 1; size <= b.model.Batching.Size; size *= 2 {
+		rate, err := b.limit(ctx, size)
+		if err != nil {
+			return 0, err
+		}
+		fmt.Printf("  the limit with batches of %d: %.1f pictures/s\n", size, rate)
+		if rate > bestRate {
+			best, bestRate = size, rate
+		}
+	}
+	return best, nil
+}
+
+// limit is how many pictures a second go through decode, resize and Predict with batches of the given size.
+func (b *bench) limit(ctx context.Context, size int) (float64, error) {
+	return b.rate(ctx, size, func(ctx context.Context) error {
+		var tensors []byte
+		for range size {
+			var err error
+			if tensors, err = b.tensor(tensors); err != nil {
+				return err
+			}
+		}
+		return b.predict(ctx, tensors, size)
+	})
+}
+
+// rate calls do, which handles size pictures, from as many goroutines as make b.concurrency pictures at once, until
+// b.requests pictures are done, and returns pictures a second.
+func (b *bench) rate(ctx context.Context, size int, do func(context.Context) error) (float64, error) {
+	var wg sync.WaitGroup
+	var next atomic.Int64
+	var failure atomic.Pointer[error]
+	calls := int64(b.requests / size)
+	start := time.Now()
+	for range max(1, b.concurrency/size) {
+		wg.Go(func() {
+			for next.Add(1) <= calls && failure.Load() == nil {
+				if err := do(ctx); err != nil {
+					failure.Store(&err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if err := failure.Load(); err != nil {
+		return 0, *err
+	}
+	return float64(calls*int64(size)) / time.Since(start).Seconds(), nil
+}
+
+// askHTTP posts a picture and returns the first result; anything but an answer is an error.
+func askHTTP(ctx context.Context, client *http.Client, url string, data []byte) (json.RawMessage, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(data))
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Content-Type", "image/jpeg")
+	resp, err := client.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	body, err := io.ReadAll(resp.Body)
+	_ = resp.Body.Close() // it was read to its end
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("%s: %s: %s", url, resp.Status, body)
+	}
+	return body, nil
+}
+
+// freePort is a port that nobody uses at the moment.
+func freePort(ctx context.Context) (int, error) {
+	var lc net.ListenConfig
+	ln, err := lc.Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return 0, err
+	}
+	port := ln.Addr().(*net.TCPAddr).Port
+	return port, ln.Close()
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
