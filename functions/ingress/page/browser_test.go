@@ -147,6 +147,7 @@ func TestAPastedPictureOrAddressIsTaken(t *testing.T) {
 	pagetest.Eval[chromedp.Void](tab, inPage(t, `document.body.dispatchEvent(new ClipboardEvent('paste', {clipboardData: data, bubbles: true, cancelable: true}));`))
 	tab.Wait(ready)
 	tab.Until(seen)
+	require.Contains(t, tab.Text("#status"), "moon.png")
 	tab.Click("#go")
 	tab.Wait(answered)
 	require.Equal(t, picture(t), s.questions()[0].Picture)
@@ -181,9 +182,12 @@ func TestAnAddressIsAskedAboutAndShown(t *testing.T) {
 	require.Equal(t, example, <-fetched)
 	tab.Until(seen)
 
+	tab.Click("[data-do=remove]")
+	tab.Gone("#preview")
+	require.Empty(t, pagetest.Eval[string](tab, "document.querySelector('#url').value"))
+	tab.Click("[form=example]")
 	tab.Type("#url", "?again")
 	tab.Wait(ready)
-	tab.Gone("#preview") // it was of another address
 	tab.Press(kb.Enter)
 	tab.Wait(answered)
 	require.Equal(t, example+"?again", <-fetched)

@@ -134,24 +134,24 @@ func (h *handler) ask(w http.ResponseWriter, r *http.Request) (submission, int, 
 	if s.url != "" {
 		picture, err := h.Fetcher.Fetch(r.Context(), s.url)
 		if err != nil {
-			d := h.explain(r.Context(), "fetching a picture failed", err)
+			d := h.explain(r.Context(), "fetching", err)
 			return s, d.Status, h.failed(d)
 		}
 		s.picture = picture
 	}
 	response, askErr := h.Asker.Ask(r.Context(), ask.Question{ID: requestID(w), Picture: s.picture, Models: s.models})
 	if askErr != nil {
-		d := h.explain(r.Context(), "asking failed", askErr)
+		d := h.explain(r.Context(), "asking", askErr)
 		return s, d.Status, h.failed(d)
 	}
 	return s, ask.Status(response), h.answered(response)
 }
 
 // explain makes a problem of err. The text of an error that is none stays in the log.
-func (h *handler) explain(ctx context.Context, what string, err error) *problem.Details {
+func (h *handler) explain(ctx context.Context, while string, err error) *problem.Details {
 	d := problem.From(err)
 	if d.Status >= http.StatusInternalServerError && ctx.Err() == nil {
-		h.Logger.ErrorContext(ctx, what, "error", err)
+		h.Logger.ErrorContext(ctx, "the page has no answer", "while", while, "error", err)
 	}
 	return d
 }

@@ -332,8 +332,8 @@ func TestProblemsAreShownInPlainWordsWithTheirStatus(t *testing.T) {
 
 func TestAModelThatFailsDoesNotHideTheOthers(t *testing.T) {
 	t.Parallel()
-	broken := func(_ context.Context, q ask.Question) (*ask.Response, error) {
-		r, err := answerAll(t.Context(), q)
+	broken := func(ctx context.Context, q ask.Question) (*ask.Response, error) {
+		r, err := answerAll(ctx, q)
 		r.Results[0] = ask.Result{Model: "cat", Question: "Is it a cat?", Error: problem.New("no-answer-in-time", 504, "No answer in time", "It is safe to ask again.")}
 		return r, err
 	}
@@ -420,7 +420,7 @@ func TestHostileTextStaysText(t *testing.T) {
 	s := serve(t, func(c *page.Config, a *asker) {
 		c.SuggestedURL = `javascript:alert(1)//"><script>alert(2)</script>`
 		a.models = []*models.Model{{Definition: models.Definition{Name: evil, Question: evil, Subject: evil}}}
-		a.answer = func(_ context.Context, q ask.Question) (*ask.Response, error) {
+		a.answer = func(context.Context, ask.Question) (*ask.Response, error) {
 			return &ask.Response{ID: evil, Results: []ask.Result{
 				{
 					Model: evil, Question: evil, Answer: ptr(true), Probability: ptr(0.5),

@@ -44,7 +44,7 @@ function show(section) {
 function lead(section) {
   show(section);
   const words = [...section.querySelectorAll('[data-say]')].map((said) => said.textContent.replace(/\s+/g, ' ').trim());
-  say(words.join('. '));
+  say(words.join('. ').replaceAll('.. ', '. '));
   find('h2', section).focus({ preventScroll: true });
   const top = section.getBoundingClientRect().top;
   if (top < 0 || top > innerHeight / 2) section.scrollIntoView();
@@ -102,6 +102,7 @@ function choose(picture) {
 function takeFiles(files) {
   choose(files[0]);
   if (files.length > 1) tell('first');
+  else if (!refuse(files[0])) say(facts.textContent);
 }
 
 function takeAddress(url) {
@@ -239,6 +240,7 @@ find('#example')?.addEventListener('submit', (event) => {
 document.addEventListener('click', (event) => {
   switch (event.target.dataset?.do) {
     case 'remove':
+      address.value = '';
       choose();
       file.focus();
       break;
@@ -291,7 +293,7 @@ document.addEventListener('drop', (event) => {
   event.preventDefault();
   const { files } = event.dataTransfer;
   if (files.length) takeFiles(files);
-  else takeAddress(event.dataTransfer.getData('text/uri-list').split('\n').find((line) => !line.startsWith('#')).trim());
+  else takeAddress(event.dataTransfer.getData('text/uri-list').split('\n').find((line) => !line.startsWith('#'))?.trim() ?? '');
 });
 
 // Last, because from here on the page looks as if all of that worked.

@@ -1,6 +1,7 @@
 package pagetest_test
 
 import (
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -29,9 +30,11 @@ type witness struct {
 	cleanups []func()
 }
 
-func (w *witness) Errorf(format string, args ...any) { w.errors = append(w.errors, format) }
-func (w *witness) Cleanup(f func())                  { w.cleanups = append(w.cleanups, f) }
-func (w *witness) Failed() bool                      { return false }
+func (w *witness) Errorf(format string, args ...any) {
+	w.errors = append(w.errors, fmt.Sprintf(format, args...))
+}
+func (w *witness) Cleanup(f func()) { w.cleanups = append(w.cleanups, f) }
+func (w *witness) Failed() bool     { return false }
 
 func TestAPageThatComplainsFailsItsTest(t *testing.T) {
 	t.Setenv("EBB_SCREENSHOTS", filepath.Join(t.TempDir(), "shots"))
@@ -70,7 +73,7 @@ func TestAPageThatComplainsFailsItsTest(t *testing.T) {
 
 	folder, err := pagetest.Screenshots()
 	require.NoError(t, err)
-	png, err := os.ReadFile(filepath.Join(folder, "bad.png")) //nolint:gosec // the test's own folder
+	png, err := os.ReadFile(filepath.Join(folder, "bad.png"))
 	require.NoError(t, err)
 	require.Equal(t, "image/png", http.DetectContentType(png))
 

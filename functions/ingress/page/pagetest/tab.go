@@ -2,6 +2,7 @@ package pagetest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -135,10 +136,11 @@ func (t *Tab) listen(event any) {
 		}
 	case *runtime.EventConsoleAPICalled:
 		if e.Type == runtime.ConsoleAPICalledTypeError || e.Type == runtime.ConsoleAPICalledTypeWarning {
-			complaint = "console:"
-			for _, arg := range e.Args {
-				complaint += " " + string(arg.Value)
+			said := make([]string, len(e.Args))
+			for i, arg := range e.Args {
+				said[i] = string(arg.Value)
 			}
+			complaint = "console: " + strings.Join(said, " ")
 		}
 	}
 	if complaint != "" {
@@ -294,7 +296,7 @@ func Screenshots() (string, error) {
 		}
 		folder = filepath.Join(root, ".ebb", "screenshots")
 	}
-	if err := os.MkdirAll(folder, 0o750); err != nil {
+	if err := os.MkdirAll(folder, 0o750); err != nil { //nolint:gosec // whoever runs the test says where
 		return "", err
 	}
 	return folder, nil
@@ -312,7 +314,7 @@ func repository() (string, error) {
 		}
 		parent := filepath.Dir(folder)
 		if parent == folder {
-			return "", fmt.Errorf("no go.mod above the working folder: set EBB_SCREENSHOTS")
+			return "", errors.New("no go.mod above the working folder: set EBB_SCREENSHOTS")
 		}
 		folder = parent
 	}
