@@ -121,9 +121,9 @@ func (b *broker) published() []*events.Request {
 	return append([]*events.Request(nil), b.taken...)
 }
 
-func (b *broker) respond(t testing.TB, to string, r *events.Result) {
+func (b *broker) respond(ctx context.Context, t *testing.T, to string, r *events.Result) {
 	t.Helper()
-	require.NoError(t, b.hub.Respond(context.Background(), to, r))
+	require.NoError(t, b.hub.Respond(ctx, to, r))
 }
 
 func status(code int) (*http.Response, error) {
@@ -131,9 +131,9 @@ func status(code int) (*http.Response, error) {
 }
 
 // answering takes every event and answers it as answerTo does.
-func answering(t testing.TB, b *broker) func(context.Context, *events.Request) (*http.Response, error) {
-	return func(_ context.Context, r *events.Request) (*http.Response, error) {
-		b.respond(t, r.ReplyTo, answerTo(r))
+func answering(t *testing.T, b *broker) func(context.Context, *events.Request) (*http.Response, error) {
+	return func(ctx context.Context, r *events.Request) (*http.Response, error) {
+		b.respond(ctx, t, r.ReplyTo, answerTo(r))
 		return status(http.StatusAccepted)
 	}
 }
@@ -143,7 +143,7 @@ func taking(context.Context, *events.Request) (*http.Response, error) {
 	return status(http.StatusAccepted)
 }
 
-func start(t testing.TB, change func(*Config, *broker)) *broker {
+func start(t *testing.T, change func(*Config, *broker)) *broker {
 	t.Helper()
 	b := &broker{hub: reply.NewHub()}
 	b.take = answering(t, b)
@@ -164,15 +164,20 @@ func start(t testing.TB, change func(*Config, *broker)) *broker {
 	return b
 }
 
-func requireProblem(t testing.TB, err error, code string, status int) *problem.Details {
+func problemOf(t *testing.T, err error) *problem.Details {
 	t.Helper()
 	var p *problem.Details
 	require.ErrorAs(t, err, &p)
+	return p
+}
+
+func requireProblem(t *testing.T, err error, code string, status int) {
+	t.Helper()
+	p := problemOf(t, err)
 	require.Equal(t, "urn:ebb:problem:"+code, p.Type, p.Error())
 	require.Equal(t, status, p.Status)
 	require.NotEmpty(t, p.Title)
 	require.NotEmpty(t, p.Detail)
-	return p
 }
 
 func TestAskGathersEachModelsAnswerInTheOrderAsked(t *testing.T) {
@@ -260,7 +265,8 @@ func TestAskRefusesBeforeAnythingIsQueued(t *testing.T) {
 			b := start(t, func(c *Config, _ *broker) { c.MaxModels = 3 })
 			tc.question.ID = "0198c2a4-0000-7000-8000-000000000001"
 			_, err := b.Ask(t.Context(), tc.question)
-			p := requireProblem(t, err, tc.code, tc.status)
+			requireProblem(t, err, tc.code, tc.status)
+			p := problemOf(t, err)
 			require.Contains(t, p.Detail, tc.detail)
 			require.Less(t, len(p.Detail), 500)
 			require.Equal(t, "urn:uuid:0198c2a4-0000-7000-8000-000000000001", p.Instance)
@@ -295,12 +301,12 @@ func TestAskKeepsOneModelsFailureToThatModel(t *testing.T) {
 	t.Parallel()
 	broken := &problem.Details{Type: "urn:ebb:problem:picture-damaged", Title: "Damaged", Status: 422, Detail: "Send another."}
 	b := start(t, func(_ *Config, b *broker) {
-		b.take = func(_ context.Context, r *events.Request) (*http.Response, error) {
+		b.take = func(ctx context.Context, r *events.Request) (*http.Response, error) {
 			if r.Model == "dog" {
-				b.respond(t, r.ReplyTo, failureOf(r, broken))
+				b.respond(ctx, t, r.ReplyTo, failureOf(r, broken))
 				return status(http.StatusAccepted)
 			}
-			return answering(t, b)(t.Context(), r)
+			return answering(t, b)(ctx, r)
 		}
 	})
 	pic := portrait(5)
@@ -321,10 +327,10 @@ func TestAskKeepsOneModelsFailureToThatModel(t *testing.T) {
 func TestAskDoesNotTakeAnotherModelsReply(t *testing.T) {
 	t.Parallel()
 	b := start(t, func(_ *Config, b *broker) {
-		b.take = func(_ context.Context, r *events.Request) (*http.Response, error) {
+		b.take = func(ctx context.Context, r *events.Request) (*http.Response, error) {
 			answer := answerTo(r)
 			answer.Model = "dog"
-			b.respond(t, r.ReplyTo, answer)
+			b.respond(ctx, t, r.ReplyTo, answer)
 			return status(http.StatusAccepted)
 		}
 	})
@@ -338,7 +344,7 @@ func TestAskAnswers503WhenAsManyWaitAsMayWait(t *testing.T) {
 	arrived := make(chan *events.Request, 2)
 	b := start(t, func(c *Config, b *broker) {
 		c.PendingLimit = 2
-		b.take = func(_ context.Context, r *events.Request) (*http.Response, error) {
+		b.take = func(ctx context.Context, r *events.Request) (*http.Response, error) {
 			arrived <- r
 			return status(http.StatusAccepted)
 		}
@@ -354,15 +360,16 @@ func TestAskAnswers503WhenAsManyWaitAsMayWait(t *testing.T) {
 	}()
 	first, second := <-arrived, <-arrived
 	_, err := b.Ask(t.Context(), Question{Picture: pic, Models: []string{"hen"}})
-	p := requireProblem(t, err, CodeOverloaded, 503)
+	requireProblem(t, err, CodeOverloaded, 503)
+	p := problemOf(t, err)
 	require.Positive(t, p.RetryAfter)
 
 	// One place is not enough for two models, and is free again afterwards.
-	b.respond(t, first.ReplyTo, answerTo(first))
+	b.respond(t.Context(), t, first.ReplyTo, answerTo(first))
 	_, err = b.Ask(t.Context(), Question{Picture: pic, Models: []string{"hen", "cow"}})
 	requireProblem(t, err, CodeOverloaded, 503)
 	require.Equal(t, 1, b.pending.Len())
-	b.respond(t, second.ReplyTo, answerTo(second))
+	b.respond(t.Context(), t, second.ReplyTo, answerTo(second))
 	got := <-answered
 	require.Equal(t, fingerprint("cat", pic), got.Results[0].Top[0].Label)
 	require.Equal(t, fingerprint("dog", pic), got.Results[1].Top[0].Label)
@@ -372,17 +379,18 @@ func TestAskAnswers503WhenAsManyWaitAsMayWait(t *testing.T) {
 func TestAskFailsAtOnceWhenTheReplyQueueIsLost(t *testing.T) {
 	t.Parallel()
 	b := start(t, func(_ *Config, b *broker) {
-		b.take = func(_ context.Context, r *events.Request) (*http.Response, error) {
+		b.take = func(ctx context.Context, r *events.Request) (*http.Response, error) {
 			if r.Model == "cat" {
 				b.hub.Break()
 				return status(http.StatusAccepted)
 			}
-			return answering(t, b)(t.Context(), r)
+			return answering(t, b)(ctx, r)
 		}
 	})
 	got, err := b.Ask(t.Context(), Question{Picture: portrait(8), Models: []string{"cat"}})
 	require.NoError(t, err)
-	require.Positive(t, requireProblem(t, got.Results[0].Error, CodeReplyLost, 503).RetryAfter)
+	requireProblem(t, got.Results[0].Error, CodeReplyLost, 503)
+	require.Positive(t, problemOf(t, got.Results[0].Error).RetryAfter)
 
 	got, err = b.Ask(t.Context(), Question{Picture: portrait(9), Models: []string{"dog"}})
 	require.NoError(t, err)
@@ -400,7 +408,8 @@ func TestAskSendsNothingWhileTheReplyQueueIsDown(t *testing.T) {
 	t.Parallel()
 	b := start(t, func(c *Config, _ *broker) { c.Replies = down{} })
 	_, err := b.Ask(t.Context(), Question{Picture: portrait(10), Models: []string{"cat"}})
-	require.Positive(t, requireProblem(t, err, CodeRepliesDown, 503).RetryAfter)
+	requireProblem(t, err, CodeRepliesDown, 503)
+	require.Positive(t, problemOf(t, err).RetryAfter)
 	require.ErrorIs(t, b.Ready(), reply.ErrDown)
 	require.Empty(t, b.published())
 }
@@ -430,12 +439,13 @@ func TestAskGivesUpAtItsDeadline(t *testing.T) {
 				require.NoError(t, err)
 				require.Equal(t, tc.want, time.Since(began))
 				for _, r := range got.Results {
-					require.Contains(t, requireProblem(t, r.Error, CodeNoAnswerInTime, 504).Detail, "outcome is unknown")
+					requireProblem(t, r.Error, CodeNoAnswerInTime, 504)
+					require.Contains(t, r.Error.Detail, "outcome is unknown")
 				}
 				require.Equal(t, 504, Status(got))
 				for _, r := range b.published() {
 					require.WithinDuration(t, began.Add(tc.want), r.Deadline, 0)
-					b.respond(t, r.ReplyTo, answerTo(r)) // too late, and harmless
+					b.respond(t.Context(), t, r.ReplyTo, answerTo(r)) // too late, and harmless
 				}
 			})
 		})
@@ -494,7 +504,7 @@ func TestPublishingIsTriedTwiceWithTheSameEvent(t *testing.T) {
 					b.take = func(ctx context.Context, r *events.Request) (*http.Response, error) {
 						n := int(attempts.Add(1))
 						if n == len(tc.answers) && tc.answered {
-							b.respond(t, r.ReplyTo, answerTo(r))
+							b.respond(ctx, t, r.ReplyTo, answerTo(r))
 						}
 						switch code := tc.answers[n-1]; code {
 						case 0:
@@ -520,7 +530,8 @@ func TestPublishingIsTriedTwiceWithTheSameEvent(t *testing.T) {
 					require.Equal(t, fingerprint("cat", pic), got.Results[0].Top[0].Label)
 					return
 				}
-				p := requireProblem(t, got.Results[0].Error, tc.code, tc.status)
+				requireProblem(t, got.Results[0].Error, tc.code, tc.status)
+				p := problemOf(t, got.Results[0].Error)
 				if tc.status == 503 {
 					require.Positive(t, p.RetryAfter)
 				}
@@ -570,7 +581,7 @@ func TestAskPublishesOverHTTP(t *testing.T) {
 		}
 	}))
 	t.Cleanup(srv.Close)
-	b := start(t, func(c *Config, b *broker) {
+	b := start(t, func(c *Config, _ *broker) {
 		c.Replies, c.BrokerURL, c.HTTPClient = hub, srv.URL, nil
 	})
 	pic := portrait(15)
@@ -587,7 +598,7 @@ func TestAnswersGoToTheQuestionsThatTheyAnswer(t *testing.T) {
 	// Events are held back and answered in an order of their own, some of them twice.
 	held := make(chan *events.Request, 64)
 	b := start(t, func(_ *Config, b *broker) {
-		b.take = func(_ context.Context, r *events.Request) (*http.Response, error) {
+		b.take = func(ctx context.Context, r *events.Request) (*http.Response, error) {
 			held <- r
 			return status(http.StatusAccepted)
 		}
@@ -597,9 +608,9 @@ func TestAnswersGoToTheQuestionsThatTheyAnswer(t *testing.T) {
 		answerers.Go(func() {
 			var previous *events.Request
 			for r := range held {
-				b.respond(t, r.ReplyTo, answerTo(r))
+				b.respond(t.Context(), t, r.ReplyTo, answerTo(r))
 				if previous != nil {
-					b.respond(t, previous.ReplyTo, answerTo(previous))
+					b.respond(t.Context(), t, previous.ReplyTo, answerTo(previous))
 				}
 				previous = r
 			}
@@ -609,7 +620,7 @@ func TestAnswersGoToTheQuestionsThatTheyAnswer(t *testing.T) {
 	for a := range askers {
 		all.Go(func() {
 			for i := range each {
-				pic := portrait(a*each+i)
+				pic := portrait(a*each + i)
 				got, err := b.Ask(t.Context(), Question{Picture: pic, Models: []string{"cat", "dog"}})
 				if err != nil {
 					t.Error(err)
@@ -651,7 +662,7 @@ func TestStopWaitsForWhatIsUnderWay(t *testing.T) {
 		require.Empty(t, stopped, "a question is under way")
 
 		r := b.published()[0]
-		b.respond(t, r.ReplyTo, answerTo(r))
+		b.respond(t.Context(), t, r.ReplyTo, answerTo(r))
 		require.NoError(t, <-stopped)
 		require.Equal(t, fingerprint("cat", pic), (<-answered).Results[0].Top[0].Label)
 		require.ErrorIs(t, b.hub.Respond(t.Context(), r.ReplyTo, answerTo(r)), reply.ErrNoRequester, "the queue is gone")
@@ -718,15 +729,15 @@ func TestRequestsAreCountedByModelAndOutcome(t *testing.T) {
 	t.Parallel()
 	b := start(t, func(c *Config, b *broker) {
 		c.Models = []*models.Model{model("counted"), model("counted-failing"), model("counted-refused")}
-		b.take = func(_ context.Context, r *events.Request) (*http.Response, error) {
+		b.take = func(ctx context.Context, r *events.Request) (*http.Response, error) {
 			switch r.Model {
 			case "counted-failing":
-				b.respond(t, r.ReplyTo, failureOf(r, problem.New("whatever", 422, "No", "Never.")))
+				b.respond(ctx, t, r.ReplyTo, failureOf(r, problem.New("whatever", 422, "No", "Never.")))
 			case "counted-refused":
 				return status(http.StatusBadRequest)
 			default:
-				b.respond(t, r.ReplyTo, answerTo(r))
-				b.respond(t, r.ReplyTo, answerTo(r)) // a redelivery
+				b.respond(ctx, t, r.ReplyTo, answerTo(r))
+				b.respond(ctx, t, r.ReplyTo, answerTo(r)) // a redelivery
 			}
 			return status(http.StatusAccepted)
 		}

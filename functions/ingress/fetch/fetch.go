@@ -17,6 +17,7 @@ import (
 	"net/netip"
 	"net/url"
 	"slices"
+	"strconv"
 	"syscall"
 	"time"
 )
@@ -187,7 +188,7 @@ func (s statusError) Error() string {
 	if text := http.StatusText(int(s)); text != "" {
 		return fmt.Sprintf("%d %s", int(s), text)
 	}
-	return fmt.Sprint(int(s))
+	return strconv.Itoa(int(s))
 }
 
 var (

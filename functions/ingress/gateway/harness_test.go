@@ -172,7 +172,7 @@ func start(t *testing.T, change func(*setup)) *world {
 // realBroker delivers every event to a subscriber over HTTP.
 func (w *world) realBroker(t *testing.T, subscribe func(*world, *events.Request) *events.Result) http.Handler {
 	t.Helper()
-	subscriber := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+	subscriber := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		ev, err := events.ReadHTTPRequest(r, 1<<20)
 		if err != nil {
 			t.Errorf("delivered: %v", err)

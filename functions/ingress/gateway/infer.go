@@ -35,7 +35,7 @@ func (g *gateway) infer(w http.ResponseWriter, r *http.Request) {
 		fail(w, r, badRequest("The query cannot be read: write it as ?model=cat&model=dog."))
 		return
 	}
-	ctx, cancel := patience(w, r)
+	ctx, cancel := context.WithTimeout(r.Context(), patience(w, r))
 	defer cancel()
 	question, hold, failure := g.question(ctx, w, r)
 	if failure != nil {

@@ -39,34 +39,34 @@ func (g *gateway) observe(next http.Handler) http.Handler {
 		id := acceptRequestID(r.Header.Get(headerRequestID))
 		r.Header.Set(headerRequestID, id)
 		w.Header().Set(headerRequestID, id)
-		span := trace.SpanFromContext(r.Context())
-		span.SetAttributes(attribute.String("ebb.request.id", id))
+		trace.SpanFromContext(r.Context()).SetAttributes(attribute.String("ebb.request.id", id))
 		rec := &recorder{ResponseWriter: w}
-
-		defer func() {
-			panicked := recover()
-			broken := isAbort(panicked)
-			if panicked != nil && !broken {
-				g.Logger.ErrorContext(r.Context(), "panic", "request", id, "panic", fmt.Sprint(panicked), "stack", string(debug.Stack()))
-				if broken = rec.status != 0; !broken {
-					fail(rec, r, problem.From(errPanic))
-				}
-			}
-			level := slog.LevelInfo
-			if isProbe(r) {
-				level = slog.LevelDebug
-			}
-			g.Logger.LogAttrs(r.Context(), level, "request",
-				slog.String("request", id), slog.String("trace", traceID(span)),
-				slog.String("method", r.Method), slog.String("route", r.Pattern), slog.Int("status", rec.sent()),
-				slog.Int64("bytes_in", r.ContentLength), slog.Int64("bytes_out", rec.bytes),
-				slog.Float64("ms", float64(time.Since(began))/float64(time.Millisecond)))
-			if broken {
-				panic(http.ErrAbortHandler) // the connection is closed, so that the client does not take a part for all
-			}
-		}()
+		defer func() { g.finish(rec, r, began, recover()) }()
 		next.ServeHTTP(rec, r)
 	})
+}
+
+// finish ends a request: what a panic left open is answered or broken off, and the line is written.
+func (g *gateway) finish(rec *recorder, r *http.Request, began time.Time, panicked any) {
+	broken := isAbort(panicked)
+	if panicked != nil && !broken {
+		g.Logger.ErrorContext(r.Context(), "panic", "request", requestID(r), "panic", fmt.Sprint(panicked), "stack", string(debug.Stack()))
+		if broken = rec.status != 0; !broken {
+			fail(rec, r, problem.From(errPanic))
+		}
+	}
+	level := slog.LevelInfo
+	if isProbe(r) {
+		level = slog.LevelDebug
+	}
+	g.Logger.LogAttrs(r.Context(), level, "request",
+		slog.String("request", requestID(r)), slog.String("trace", traceID(r)),
+		slog.String("method", r.Method), slog.String("route", r.Pattern), slog.Int("status", rec.sent()),
+		slog.Int64("bytes_in", r.ContentLength), slog.Int64("bytes_out", rec.bytes),
+		slog.Float64("ms", float64(time.Since(began))/float64(time.Millisecond)))
+	if broken {
+		panic(http.ErrAbortHandler) // the connection is closed, so that the client does not take a part for all
+	}
 }
 
 var errPanic = errors.New("panic")
@@ -76,8 +76,8 @@ func isAbort(panicked any) bool {
 	return ok && errors.Is(err, http.ErrAbortHandler)
 }
 
-func traceID(span trace.Span) string {
-	if c := span.SpanContext(); c.HasTraceID() {
+func traceID(r *http.Request) string {
+	if c := trace.SpanContextFromContext(r.Context()); c.HasTraceID() {
 		return c.TraceID().String()
 	}
 	return ""

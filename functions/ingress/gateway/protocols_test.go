@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -286,7 +287,7 @@ func TestV2InferWithBinaryTensors(t *testing.T) {
 		}
 		rest = rest[got.output(t, "label").Parameters["binary_data_size"]:]
 		rest = rest[got.output(t, "probability").Parameters["binary_data_size"]:]
-		require.Equal(t, append(yes, sure...), rest)
+		require.Equal(t, slices.Concat(yes, sure), rest)
 	})
 	t.Run("some outputs, in the order asked", func(t *testing.T) {
 		t.Parallel()

@@ -13,12 +13,12 @@ import (
 	"github.com/ebb-inference/ebb/functions/ingress/ask"
 )
 
-// mostWait is the longest wait that a client can name, in seconds; the Service has a bound of its own.
+// mostWait is the longest wait that a client can name, in seconds. The Service has a bound of its own, far below it.
 const mostWait = 3600
 
-// patience is the context of a request whose client may have said how long it waits: "Prefer: wait=10", in seconds
-// (RFC 7240). What cannot be understood is passed over, as that says.
-func patience(w http.ResponseWriter, r *http.Request) (context.Context, context.CancelFunc) {
+// patience is how long a request's client waits, if it says so: "Prefer: wait=10", in seconds (RFC 7240). What cannot be
+// understood is passed over, as that says.
+func patience(w http.ResponseWriter, r *http.Request) time.Duration {
 	for _, line := range r.Header.Values("Prefer") {
 		for preference := range strings.SplitSeq(line, ",") {
 			preference, _, _ = strings.Cut(preference, ";")
@@ -31,10 +31,10 @@ func patience(w http.ResponseWriter, r *http.Request) (context.Context, context.
 				continue
 			}
 			w.Header().Set("Preference-Applied", "wait="+strconv.Itoa(seconds))
-			return context.WithTimeout(r.Context(), time.Duration(seconds)*time.Second)
+			return time.Duration(seconds) * time.Second
 		}
 	}
-	return context.WithCancel(r.Context())
+	return mostWait * time.Second
 }
 
 // failed is one picture of several that has no answer, and therefore none of them has.

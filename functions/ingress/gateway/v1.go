@@ -1,8 +1,9 @@
 package gateway
 
 import (
+	"context"
 	"encoding/json"
-	"fmt"
+	"errors"
 	"net/http"
 
 	"github.com/ebb-inference/ebb/events/problem"
@@ -47,7 +48,7 @@ func (g *gateway) v1Predict(w http.ResponseWriter, r *http.Request) {
 		fail(w, r, failure)
 		return
 	}
-	ctx, cancel := patience(w, r)
+	ctx, cancel := context.WithTimeout(r.Context(), patience(w, r))
 	defer cancel()
 	b, failure := g.read(w, r, g.MaxBodyBytes, jsonFactor)
 	if failure != nil {
@@ -118,11 +119,11 @@ func v1Picture(row json.RawMessage) ([]byte, error) {
 		one, ok = onlyMember(one.value)
 	}
 	if !ok || one.name != "b64" {
-		return nil, fmt.Errorf(`want {"b64": "…"}, or that under the name of one input`)
+		return nil, errors.New(`want {"b64": "…"}, or that under the name of one input`)
 	}
 	var picture []byte
 	if err := json.Unmarshal(one.value, &picture); err != nil {
-		return nil, fmt.Errorf("b64: not base64")
+		return nil, errors.New("b64: not base64")
 	}
 	return picture, nil
 }

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"context"
 	"net/http"
 	"strconv"
 
@@ -114,7 +115,7 @@ func (g *gateway) v2Infer(w http.ResponseWriter, r *http.Request) {
 		fail(w, r, failure)
 		return
 	}
-	ctx, cancel := patience(w, r)
+	ctx, cancel := context.WithTimeout(r.Context(), patience(w, r))
 	defer cancel()
 	b, failure := g.read(w, r, g.MaxBodyBytes, jsonFactor)
 	if failure != nil {
@@ -190,16 +191,15 @@ func (m *model) tensors(results []ask.Result) []v2.Tensor {
 			probability.Floats = append(probability.Floats, float32(class.Probability))
 		}
 	}
-	all := []v2.Tensor{label, probability}
 	if !yesNo {
-		return all
+		return []v2.Tensor{label, probability}
 	}
 	answer := v2.Tensor{Name: outputAnswer, Datatype: v2.Bool, Shape: []int64{int64(n)}, Bools: make([]bool, n)}
 	sure := v2.Tensor{Name: outputAnswerProbability, Datatype: v2.FP32, Shape: answer.Shape, Floats: make([]float32, n)}
 	for i := range results {
 		answer.Bools[i], sure.Floats[i] = *results[i].Answer, float32(*results[i].Probability)
 	}
-	return append(all, answer, sure)
+	return []v2.Tensor{label, probability, answer, sure}
 }
 
 // v2Parameters says what answered, and where the time of the slowest picture went.
