@@ -89,8 +89,8 @@ func ReadHTTPRequest(req *http.Request, maxBytes int64) (*Request, error) {
 	return r, nil
 }
 
-// ReadHTTPAttributes reads the context attributes of any CloudEvent 1.0 in HTTP binary mode from its headers; the event
-// has no data. The error wraps ErrMalformed with what is wrong.
+// ReadHTTPAttributes reads the context attributes of any CloudEvent 1.0 in HTTP binary mode from its headers;
+// the event has no data. The error wraps ErrMalformed with what is wrong.
 func ReadHTTPAttributes(h http.Header) (*event.Event, error) {
 	for name, values := range h {
 		if !IsHTTPAttribute(name) {
@@ -115,7 +115,7 @@ func ReadHTTPAttributes(h http.Header) (*event.Event, error) {
 	if v := h.Get("Ce-Specversion"); v != event.CloudEventsVersionV1 {
 		return nil, malformed(fmt.Errorf("attribute specversion: %.16q is not %s", v, event.CloudEventsVersionV1))
 	}
-	ev, err := binding.ToEvent(context.Background(), msg)
+	ev, err := binding.ToEvent(context.Background(), msg) // it waits for nothing
 	if err != nil {
 		return nil, malformed(err)
 	}

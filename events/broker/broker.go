@@ -55,9 +55,6 @@ type Broker struct {
 	metrics   *metrics
 	transport *http.Transport
 
-	ctx    context.Context // of every delivery; ends when Stop may wait no longer
-	cancel context.CancelFunc
-
 	mu       sync.RWMutex // held for reading while an event enters queues
 	stopping bool
 	subs     []*subscription
@@ -81,7 +78,6 @@ func New(c Config) *Broker {
 		c.Logger = slog.Default()
 	}
 	b := &Broker{config: c, log: c.Logger, transport: newTransport(), stopped: make(chan struct{})}
-	b.ctx, b.cancel = context.WithCancel(context.Background())
 	b.metrics = newMetrics(b)
 	return b
 }
@@ -130,7 +126,7 @@ func (b *Broker) Stop(ctx context.Context) error {
 	select {
 	case <-b.stopped:
 	case <-ctx.Done():
-		b.cancel()
+		b.interrupt()
 		<-b.stopped
 	}
 	return b.left
@@ -149,7 +145,16 @@ func (b *Broker) beginStop() (first bool) {
 	return true
 }
 
-// drain ends when every worker has: at once after b.cancel.
+// interrupt ends the deliveries under way, and those to come before they begin. No Trigger is added any more.
+func (b *Broker) interrupt() {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	for _, s := range b.subs {
+		s.interrupt()
+	}
+}
+
+// drain ends when every worker has: at once after b.interrupt.
 func (b *Broker) drain() {
 	defer close(b.stopped)
 	var left UndeliveredError
@@ -159,7 +164,6 @@ func (b *Broker) drain() {
 	if len(left.Events) > 0 {
 		b.left = &left
 	}
-	b.cancel()
 	b.transport.CloseIdleConnections()
 	b.metrics.stop()
 }

@@ -195,6 +195,7 @@ func TestAnEventThatOneQueueHasNoRoomForIsInNone(t *testing.T) {
 	require.Empty(t, full.got)
 }
 
+//nolint:tparallel // its subtests run one after the other: each would see what room the others hold
 func TestWhatIsRefused(t *testing.T) {
 	t.Parallel()
 	b, server := newBroker(t, broker.Config{MaxEventBytes: 100, MaxEvents: 5})
@@ -223,7 +224,7 @@ func TestWhatIsRefused(t *testing.T) {
 		"just not too large for nobody":       {func(r *http.Request) { r.Header.Set("Ce-Type", "u") }, func() io.Reader { return unannounced(long[1:]) }, 202},
 		"too many attributes":                 {func(r *http.Request) { r.Header.Set("Ce-More", strings.Repeat("x", 32<<10)) }, nothing, 413},
 	} {
-		t.Run(name, func(t *testing.T) { // one after the other: each would see the other's room
+		t.Run(name, func(t *testing.T) {
 			for range 10 { // room that was reserved and not given back would run out
 				req := event(t, server.URL, "bad", c.body())
 				c.change(req)
@@ -460,7 +461,7 @@ func TestNothingAcceptedIsLostWhenStopRaces(t *testing.T) {
 		mu.Lock()
 		defer mu.Unlock()
 		if calls++; calls%7 == 0 {
-			w.WriteHeader(503)
+			w.WriteHeader(http.StatusServiceUnavailable)
 			return
 		}
 		delivered[r.Header.Get("Ce-Id")] = true
@@ -493,6 +494,8 @@ func TestNothingAcceptedIsLostWhenStopRaces(t *testing.T) {
 	<-enough
 	err := b.Stop(ended())
 	wg.Wait()
+	mu.Lock() // the subscriber may still be at an attempt that Stop interrupted
+	defer mu.Unlock()
 	var left *broker.UndeliveredError
 	if err != nil {
 		require.ErrorAs(t, err, &left)
@@ -569,8 +572,8 @@ func gauge(t *testing.T, name, trigger string) int64 {
 
 var errBenchmark = errors.New("unexpected status")
 
-// BenchmarkPath is one event at a time from its publisher to its subscriber, and BenchmarkDirect the same without a broker
-// between: the difference is what the broker adds.
+// BenchmarkPath is one event at a time from its publisher to its subscriber, with and without a broker between: the
+// difference is what the broker adds.
 func BenchmarkPath(b *testing.B) {
 	for _, size := range []int{1 << 10, 150 << 10} {
 		for _, direct := range []bool{true, false} {
@@ -581,6 +584,7 @@ func BenchmarkPath(b *testing.B) {
 }
 
 func benchmarkPath(b *testing.B, size int, direct bool) {
+	b.Helper()
 	arrived := make(chan struct{}, 1)
 	subscriber := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body) // a benchmark that fails to read blocks below

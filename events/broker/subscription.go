@@ -39,6 +39,7 @@ type subscription struct {
 	dead        chan *message // the same, for the same room
 	workers     sync.WaitGroup
 	deadWorkers sync.WaitGroup
+	interrupt   context.CancelFunc // ends every delivery; Stop may wait no longer
 
 	mu     sync.Mutex
 	events int
@@ -143,17 +144,19 @@ func (s *subscription) depth() (events int, bytes int64) {
 }
 
 func (s *subscription) start() {
+	ctx, cancel := context.WithCancel(context.Background()) // not the caller's: deliveries outlive Subscribe
+	s.interrupt = cancel
 	for range s.delivery.Parallelism {
 		s.workers.Go(func() {
 			for m := range s.queue {
-				s.deliver(s.broker.ctx, m)
+				s.deliver(ctx, m)
 			}
 		})
 	}
 	for range min(deadLetterWorkers, s.delivery.Parallelism) {
 		s.deadWorkers.Go(func() {
 			for m := range s.dead {
-				s.bury(s.broker.ctx, m)
+				s.bury(ctx, m)
 			}
 		})
 	}
@@ -164,6 +167,7 @@ func (s *subscription) finish() []Undelivered {
 	s.workers.Wait()
 	close(s.dead)
 	s.deadWorkers.Wait()
+	s.interrupt() // nothing is left to interrupt: the context is let go
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.left
@@ -175,11 +179,11 @@ func (s *subscription) deliver(ctx context.Context, m *message) {
 	switch {
 	case err == nil:
 		s.done(ctx, m, s.outcomes.delivered)
-		s.log(ctx, slog.LevelDebug, "event delivered", m, slog.Int("status", status))
+		s.broker.log.LogAttrs(ctx, slog.LevelDebug, "event delivered", s.about(m, slog.Int("status", status))...)
 	case ctx.Err() != nil:
 		s.leave(ctx, m)
 	default:
-		s.log(ctx, slog.LevelWarn, "event not delivered; sending it to the dead letter sink", m, slog.Int("status", status), slog.Any("error", err))
+		s.broker.log.LogAttrs(ctx, slog.LevelWarn, "event not delivered; sending it to the dead letter sink", s.about(m, slog.Int("status", status), slog.Any("error", err))...)
 		s.dead <- s.deadLetterOf(m, status)
 	}
 }
@@ -194,7 +198,7 @@ func (s *subscription) bury(ctx context.Context, m *message) {
 		s.leave(ctx, m)
 	default:
 		s.done(ctx, m, s.outcomes.lost)
-		s.log(ctx, slog.LevelError, "event lost: the dead letter sink did not take it", m, slog.Int("status", status), slog.Any("error", err))
+		s.broker.log.LogAttrs(ctx, slog.LevelError, "event lost: the dead letter sink did not take it", s.about(m, slog.Int("status", status), slog.Any("error", err))...)
 	}
 }
 
@@ -216,16 +220,15 @@ func (s *subscription) done(ctx context.Context, m *message, o outcome) {
 // leave gives up an event because Stop may wait no longer.
 func (s *subscription) leave(ctx context.Context, m *message) {
 	s.done(ctx, m, s.outcomes.left)
-	s.log(ctx, slog.LevelError, "event left undelivered: the broker stops", m)
+	s.broker.log.LogAttrs(ctx, slog.LevelError, "event left undelivered: the broker stops", s.about(m)...)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.left = append(s.left, Undelivered{Trigger: s.name, ID: m.id})
 }
 
-func (s *subscription) log(ctx context.Context, level slog.Level, msg string, m *message, attrs ...slog.Attr) {
-	if l := s.broker.log; l.Enabled(ctx, level) {
-		l.LogAttrs(ctx, level, msg, append(attrs, slog.String("event", m.id), slog.String("trigger", s.name))...)
-	}
+// about says in a log which event of which Trigger it is about.
+func (s *subscription) about(m *message, attrs ...slog.Attr) []slog.Attr {
+	return append(attrs, slog.String("event", m.id), slog.String("trigger", s.name))
 }
 
 // send tries until somebody took m, no try is left, or ctx ends. The status is that of the last try.
@@ -245,7 +248,7 @@ func (s *subscription) send(ctx context.Context, to *url.URL, m *message) (statu
 			return status, err
 		}
 		s.broker.metrics.delivered(ctx, s.outcomes.retried)
-		s.log(ctx, slog.LevelInfo, "event will be tried again", m, slog.Int("retry", retry), slog.Int("status", status), slog.Any("error", err))
+		s.broker.log.LogAttrs(ctx, slog.LevelInfo, "event will be tried again", s.about(m, slog.Int("retry", retry), slog.Int("status", status), slog.Any("error", err))...)
 		if err := pause(ctx, s.delivery.Pause(retry)); err != nil {
 			return status, err
 		}

@@ -41,6 +41,7 @@ type System struct {
 
 // Run runs the suite.
 func Run(t *testing.T, f Factory) {
+	t.Helper()
 	for _, c := range []struct {
 		group string
 		tests []test

@@ -20,6 +20,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func TestMemory(t *testing.T) {
 	t.Parallel()
 	conformance.Run(t, conformance.Factory{New: func(t *testing.T) *conformance.System {
+		t.Helper()
 		b := broker.New(broker.Config{Logger: slog.New(slog.DiscardHandler)})
 		server := httptest.NewServer(b)
 		t.Cleanup(func() {

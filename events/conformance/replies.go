@@ -1,3 +1,4 @@
+//nolint:thelper // what takes a *testing.T here is a test, not a helper
 package conformance
 
 import (
@@ -66,7 +67,7 @@ var replies = []test{
 	}},
 	{"many requesters each get their own", func(t *testing.T, s *System) {
 		const requesters, each = 8, 50
-		var all []*requester
+		all := make([]*requester, 0, requesters)
 		for range requesters {
 			all = append(all, listen(t, s))
 		}
@@ -82,7 +83,7 @@ var replies = []test{
 			})
 		}
 		for i, r := range all {
-			var got, want []string
+			got, want := make([]string, 0, each), make([]string, 0, each)
 			for j := range each {
 				got = append(got, wait(t, r.replies, "a reply").CorrelationID)
 				want = append(want, fmt.Sprintf("%d-%d", i, j))
@@ -95,7 +96,8 @@ var replies = []test{
 		}
 	}},
 	{"no two requesters share an address", func(t *testing.T, s *System) {
-		require.NotEqual(t, listen(t, s).address(t), listen(t, s).address(t))
+		one, other := listen(t, s), listen(t, s)
+		require.NotEqual(t, one.address(t), other.address(t))
 	}},
 	{"to a requester that is gone there is no way", func(t *testing.T, s *System) {
 		gone, here := listen(t, s), listen(t, s)
@@ -203,7 +205,7 @@ var roundTrips = []test{
 		for i := range held {
 			held[i] = cats.next(t)
 		}
-		rand.Shuffle(len(held), func(i, j int) { held[i], held[j] = held[j], held[i] })
+		rand.Shuffle(len(held), func(i, j int) { held[i], held[j] = held[j], held[i] }) //nolint:gosec // any order will do
 		for _, c := range held {
 			answer := result(c.event.CorrelationID)
 			answer.RequestID = c.event.ID

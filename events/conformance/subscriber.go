@@ -1,7 +1,6 @@
 package conformance
 
 import (
-	"context"
 	"io"
 	"net"
 	"net/http"
@@ -24,7 +23,7 @@ type subscriber struct {
 	url     string
 	address string
 	calls   chan *call
-	over    context.Context // ends with the test
+	over    chan struct{} // closed at the end of the test
 
 	inside atomic.Int32 // requests under way
 	most   atomic.Int32 // and the most there were at once
@@ -48,12 +47,11 @@ const cut = 0
 
 func newSubscriber(t *testing.T) *subscriber {
 	t.Helper()
-	over, end := context.WithCancel(context.Background())
-	s := &subscriber{calls: make(chan *call, 4096), over: over, address: "127.0.0.1:0"}
+	s := &subscriber{calls: make(chan *call, 4096), over: make(chan struct{}), address: "127.0.0.1:0"}
 	s.up(t)
 	s.url = "http://" + s.address + "/deliver"
 	t.Cleanup(func() {
-		end()
+		close(s.over)
 		s.down(t)
 		for {
 			select {
@@ -73,7 +71,7 @@ func newSubscriber(t *testing.T) *subscriber {
 // up starts to serve, the second time at the same address as the first.
 func (s *subscriber) up(t *testing.T) {
 	t.Helper()
-	ln, err := net.Listen("tcp", s.address)
+	ln, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", s.address)
 	require.NoError(t, err)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -113,7 +111,7 @@ func (s *subscriber) serve(w http.ResponseWriter, r *http.Request) {
 	status := http.StatusServiceUnavailable
 	select {
 	case status = <-c.answer:
-	case <-s.over.Done():
+	case <-s.over:
 	}
 	if status != cut {
 		w.WriteHeader(status)
@@ -155,7 +153,7 @@ func (s *subscriber) expect(t *testing.T, event *events.Request, status int) *ca
 // expectAll waits for the deliveries of all of these, in any order, and answers them.
 func (s *subscriber) expectAll(t *testing.T, status int, all ...*events.Request) {
 	t.Helper()
-	var got []*events.Request
+	got := make([]*events.Request, 0, len(all))
 	for range all {
 		c := s.next(t)
 		c.answer <- status

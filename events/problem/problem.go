@@ -16,6 +16,8 @@ const ContentType = "application/problem+json"
 const typePrefix = "urn:ebb:problem:"
 
 // Details is one problem. It is an error, so that a function can return what a caller shall read.
+//
+//nolint:errname // RFC 9457 calls it so, and it is more than an error
 type Details struct {
 	Type     string `json:"type"`               // "urn:ebb:problem:<code>", stable, for programs
 	Title    string `json:"title"`              // the kind of problem, the same each time

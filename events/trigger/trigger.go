@@ -36,6 +36,7 @@ type Delivery struct {
 // Policy is how the pause before attempt n+1 grows with n, the retries made so far and this one.
 type Policy string
 
+// The policies.
 const (
 	Linear      Policy = "linear"      // BackoffDelay * n
 	Exponential Policy = "exponential" // BackoffDelay * 2^n
