@@ -75,7 +75,7 @@ func newModel[S Servable](s *Store[S], cfg Model) *model[S] {
 		asked:    1,
 		versions: map[int64]*version[S]{},
 	}
-	m.ctx, m.cancel = context.WithCancel(s.ctx)
+	m.ctx, m.cancel = context.WithCancel(s.ctx) //nolint:gosec // remove calls it
 	return m
 }
 

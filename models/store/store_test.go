@@ -185,14 +185,18 @@ func (fx *fixture) states(model string) string {
 }
 
 // bubble runs a test in a bubble of its own time.
-func bubble(t *testing.T, f func(t *testing.T, fx *fixture)) {
+func bubble(t *testing.T, f func(fx *fixture)) {
 	t.Helper()
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) { f(t, setup(t)) })
+	synctest.Test(t, func(t *testing.T) {
+		t.Helper()
+		f(setup(t))
+	})
 }
 
 func TestTheLatestVersionOfEachModelIsLoadedAndWarmed(t *testing.T) {
-	bubble(t, func(t *testing.T, fx *fixture) {
+	t.Parallel()
+	bubble(t, func(fx *fixture) {
+		t := fx.t
 		fx.write("cat/1/model", "cat one")
 		fx.write("cat/2/model", "cat two")
 		fx.write("cat/10/model", "cat ten")
@@ -229,7 +233,9 @@ func TestTheLatestVersionOfEachModelIsLoadedAndWarmed(t *testing.T) {
 }
 
 func TestOnlyFoldersWithNumbersAreVersions(t *testing.T) {
-	bubble(t, func(t *testing.T, fx *fixture) {
+	t.Parallel()
+	bubble(t, func(fx *fixture) {
+		t := fx.t
 		for _, name := range []string{".2", "3.tmp", "0", "-4", "+5", "6~", "new", "99999999999999999999", "0x8"} {
 			fx.write(filepath.Join("cat", name, "model"), "not a version")
 		}
@@ -249,7 +255,9 @@ func TestOnlyFoldersWithNumbersAreVersions(t *testing.T) {
 }
 
 func TestANewVersionIsWarmBeforeTheOldOneIsDropped(t *testing.T) {
-	bubble(t, func(t *testing.T, fx *fixture) {
+	t.Parallel()
+	bubble(t, func(fx *fixture) {
+		t := fx.t
 		fx.write("cat/1/model", "one")
 		fx.open()
 		fx.looks(1)
@@ -272,7 +280,9 @@ func TestANewVersionIsWarmBeforeTheOldOneIsDropped(t *testing.T) {
 }
 
 func TestOldFilesThatAreRenamedIntoPlaceAreTakenAtTheFirstLook(t *testing.T) {
-	bubble(t, func(t *testing.T, fx *fixture) {
+	t.Parallel()
+	bubble(t, func(fx *fixture) {
+		t := fx.t
 		fx.write("cat/.1/model", "one")
 		old := time.Now().Add(-2 * fx.config.Interval)
 		for _, path := range []string{"cat/.1/model", "cat/.1"} {
@@ -286,7 +296,9 @@ func TestOldFilesThatAreRenamedIntoPlaceAreTakenAtTheFirstLook(t *testing.T) {
 }
 
 func TestAVersionWhoseFilesStillChangeIsNotLoaded(t *testing.T) {
-	bubble(t, func(t *testing.T, fx *fixture) {
+	t.Parallel()
+	bubble(t, func(fx *fixture) {
+		t := fx.t
 		fx.write("cat/1/model", "one")
 		fx.open()
 		fx.looks(1)
@@ -306,7 +318,9 @@ func TestAVersionWhoseFilesStillChangeIsNotLoaded(t *testing.T) {
 }
 
 func TestAVersionThatChangesWhileItIsLoadedIsNotUsed(t *testing.T) {
-	bubble(t, func(t *testing.T, fx *fixture) {
+	t.Parallel()
+	bubble(t, func(fx *fixture) {
+		t := fx.t
 		fx.write("cat/1/model", "one")
 		fx.open()
 		fx.looks(1)
@@ -327,12 +341,15 @@ func TestAVersionThatChangesWhileItIsLoadedIsNotUsed(t *testing.T) {
 }
 
 func TestAVersionThatFailsKeepsTheOldOneAndSaysWhy(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct{ name, content, why string }{
 		{"to load", "bad", "load: bad file"},
 		{"to be warmed", "cold", "warm: cannot be warmed"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			bubble(t, func(t *testing.T, fx *fixture) {
+			t.Parallel()
+			bubble(t, func(fx *fixture) {
+				t := fx.t
 				fx.write("cat/1/model", "one")
 				fx.open()
 				fx.looks(1)
@@ -358,7 +375,9 @@ func TestAVersionThatFailsKeepsTheOldOneAndSaysWhy(t *testing.T) {
 }
 
 func TestAFailedVersionIsTriedAgainLessAndLessOften(t *testing.T) {
-	bubble(t, func(t *testing.T, fx *fixture) {
+	t.Parallel()
+	bubble(t, func(fx *fixture) {
+		t := fx.t
 		var attempts []time.Duration
 		begin := time.Now()
 		fx.during(func(string) { attempts = append(attempts, time.Since(begin)) })
@@ -377,7 +396,9 @@ func TestAFailedVersionIsTriedAgainLessAndLessOften(t *testing.T) {
 }
 
 func TestAtStartTheNewestVersionThatLoadsIsUsed(t *testing.T) {
-	bubble(t, func(t *testing.T, fx *fixture) {
+	t.Parallel()
+	bubble(t, func(fx *fixture) {
+		t := fx.t
 		fx.write("cat/1/model", "one")
 		fx.write("cat/2/model", "two")
 		fx.write("cat/3/model", "bad")
@@ -389,7 +410,9 @@ func TestAtStartTheNewestVersionThatLoadsIsUsed(t *testing.T) {
 }
 
 func TestRemovingTheNewestVersionGoesBackToTheOneBefore(t *testing.T) {
-	bubble(t, func(t *testing.T, fx *fixture) {
+	t.Parallel()
+	bubble(t, func(fx *fixture) {
+		t := fx.t
 		fx.write("cat/1/model", "one")
 		fx.write("cat/2/model", "two")
 		fx.open()
@@ -406,7 +429,9 @@ func TestRemovingTheNewestVersionGoesBackToTheOneBefore(t *testing.T) {
 }
 
 func TestRemovingAllVersionsOrTheModelUnloadsIt(t *testing.T) {
-	bubble(t, func(t *testing.T, fx *fixture) {
+	t.Parallel()
+	bubble(t, func(fx *fixture) {
+		t := fx.t
 		fx.write("cat/1/model", "cat")
 		fx.write("dog/1/model", "dog")
 		fx.open()
@@ -425,7 +450,9 @@ func TestRemovingAllVersionsOrTheModelUnloadsIt(t *testing.T) {
 }
 
 func TestAFileSystemThatIsAwayForAMomentDropsNothing(t *testing.T) {
-	bubble(t, func(t *testing.T, fx *fixture) {
+	t.Parallel()
+	bubble(t, func(fx *fixture) {
+		t := fx.t
 		fx.write("cat/1/model", "one")
 		fx.open()
 		fx.looks(1)
@@ -442,7 +469,9 @@ func TestAFileSystemThatIsAwayForAMomentDropsNothing(t *testing.T) {
 }
 
 func TestABaseFolderMayAppearLater(t *testing.T) {
-	bubble(t, func(t *testing.T, fx *fixture) {
+	t.Parallel()
+	bubble(t, func(fx *fixture) {
+		t := fx.t
 		fx.remove("")
 		fx.open()
 		fx.looks(2)
@@ -457,7 +486,9 @@ func TestABaseFolderMayAppearLater(t *testing.T) {
 }
 
 func TestACallUnderWayKeepsItsVersionOpen(t *testing.T) {
-	bubble(t, func(t *testing.T, fx *fixture) {
+	t.Parallel()
+	bubble(t, func(fx *fixture) {
+		t := fx.t
 		fx.write("cat/1/model", "one")
 		fx.open()
 		fx.looks(1)
@@ -484,6 +515,7 @@ func TestACallUnderWayKeepsItsVersionOpen(t *testing.T) {
 }
 
 func TestPoliciesSayWhichVersionsAreLoaded(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name   string
 		policy store.Policy
@@ -496,7 +528,9 @@ func TestPoliciesSayWhichVersionsAreLoaded(t *testing.T) {
 		{"all", store.Policy{All: true}, "4 AVAILABLE, 3 AVAILABLE, 2 AVAILABLE, 1 AVAILABLE", "5 END (load: bad file), 4 AVAILABLE, 3 AVAILABLE, 2 AVAILABLE, 1 AVAILABLE"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			bubble(t, func(t *testing.T, fx *fixture) {
+			t.Parallel()
+			bubble(t, func(fx *fixture) {
+				t := fx.t
 				for v := range 4 {
 					fx.write(fmt.Sprintf("cat/%d/model", v+1), fmt.Sprint("answer ", v+1))
 				}
@@ -513,7 +547,9 @@ func TestPoliciesSayWhichVersionsAreLoaded(t *testing.T) {
 }
 
 func TestLabelsNameVersions(t *testing.T) {
-	bubble(t, func(t *testing.T, fx *fixture) {
+	t.Parallel()
+	bubble(t, func(fx *fixture) {
+		t := fx.t
 		fx.write("cat/1/model", "one")
 		fx.write("cat/2/model", "two")
 		model := store.Model{Name: "cat", Policy: store.Policy{Latest: 2}, Labels: map[string]int64{"stable": 1, "canary": 2}}
@@ -538,7 +574,9 @@ func TestLabelsNameVersions(t *testing.T) {
 }
 
 func TestReloadChangesWhatIsServedWithoutAGap(t *testing.T) {
-	bubble(t, func(t *testing.T, fx *fixture) {
+	t.Parallel()
+	bubble(t, func(fx *fixture) {
+		t := fx.t
 		fx.write("cat/1/model", "cat")
 		fx.write("dog/1/model", "dog")
 		fx.write("teams/a/cat/1/model", "another cat")
@@ -566,7 +604,9 @@ func TestReloadChangesWhatIsServedWithoutAGap(t *testing.T) {
 }
 
 func TestReloadSaysWhatCouldNotBeLoaded(t *testing.T) {
-	bubble(t, func(t *testing.T, fx *fixture) {
+	t.Parallel()
+	bubble(t, func(fx *fixture) {
+		t := fx.t
 		fx.write("cat/1/model", "one")
 		fx.write("dog/1/model", "bad")
 		fx.open()
@@ -591,7 +631,9 @@ func TestReloadSaysWhatCouldNotBeLoaded(t *testing.T) {
 }
 
 func TestAConfigurationThatIsNotValidChangesNothing(t *testing.T) {
-	bubble(t, func(t *testing.T, fx *fixture) {
+	t.Parallel()
+	bubble(t, func(fx *fixture) {
+		t := fx.t
 		fx.write("cat/1/model", "one")
 		fx.open()
 		fx.looks(1)
@@ -631,7 +673,9 @@ func TestAConfigurationThatIsNotValidChangesNothing(t *testing.T) {
 }
 
 func TestReloadDoesNotWaitLongerThanItsContext(t *testing.T) {
-	bubble(t, func(t *testing.T, fx *fixture) {
+	t.Parallel()
+	bubble(t, func(fx *fixture) {
+		t := fx.t
 		fx.open()
 		hold := make(chan struct{})
 		fx.during(func(string) { <-hold })
@@ -646,7 +690,9 @@ func TestReloadDoesNotWaitLongerThanItsContext(t *testing.T) {
 }
 
 func TestASlowLoadHoldsUpNoOtherModel(t *testing.T) {
-	bubble(t, func(t *testing.T, fx *fixture) {
+	t.Parallel()
+	bubble(t, func(fx *fixture) {
+		t := fx.t
 		hold := make(chan struct{})
 		fx.during(func(dir string) {
 			if strings.Contains(dir, "slow") {
@@ -672,7 +718,9 @@ func TestASlowLoadHoldsUpNoOtherModel(t *testing.T) {
 }
 
 func TestCloseWaitsForCallsUnderWay(t *testing.T) {
-	bubble(t, func(t *testing.T, fx *fixture) {
+	t.Parallel()
+	bubble(t, func(fx *fixture) {
+		t := fx.t
 		fx.write("cat/1/model", "one")
 		fx.open()
 		fx.looks(1)
@@ -699,7 +747,9 @@ func TestCloseWaitsForCallsUnderWay(t *testing.T) {
 }
 
 func TestNoCallEverHoldsAClosedVersion(t *testing.T) {
-	bubble(t, func(t *testing.T, fx *fixture) {
+	t.Parallel()
+	bubble(t, func(fx *fixture) {
+		t := fx.t
 		fx.write("cat/1/model", "1")
 		fx.open()
 		fx.looks(1)

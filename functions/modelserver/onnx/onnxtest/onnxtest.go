@@ -7,6 +7,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"strconv"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -225,5 +226,5 @@ func PublishFile(tb testing.TB, base, name string, version int, content []byte) 
 	temporary := filepath.Join(base, name, fmt.Sprintf(".%d", version))
 	require.NoError(tb, os.MkdirAll(temporary, 0o750))
 	require.NoError(tb, os.WriteFile(filepath.Join(temporary, "model.onnx"), content, 0o600))
-	require.NoError(tb, os.Rename(temporary, filepath.Join(base, name, fmt.Sprint(version))))
+	require.NoError(tb, os.Rename(temporary, filepath.Join(base, name, strconv.Itoa(version))))
 }
