@@ -51,6 +51,7 @@ func (f *Fetcher) download(ctx context.Context, from webFile, temp string) error
 	part := temp + "." + from.sha256[:16] + ".part"
 	p := (&progress{what: "downloading " + from.url, log: f.log, total: from.size}).begin()
 	defer p.stop()
+	defer f.client.CloseIdleConnections()
 	var err error
 	for range attempts {
 		err = f.attempt(ctx, from, part, p)
