@@ -130,6 +130,15 @@ func abandon(inquiries []inquiry) {
 	}
 }
 
+// Check says, without asking anything, whether a question may name these models: nil, or what Ask would say. It is for
+// who must spend something before it has the picture.
+func (s *Service) Check(named []string) error {
+	if _, rejection := s.resolve(named); rejection != nil {
+		return rejection
+	}
+	return nil
+}
+
 // resolve finds the models by their names, each once, in the order asked.
 func (s *Service) resolve(named []string) ([]*models.Model, *problem.Details) {
 	if len(named) == 0 {

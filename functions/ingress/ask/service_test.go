@@ -130,12 +130,12 @@ func status(code int) (*http.Response, error) {
 	return &http.Response{StatusCode: code, Status: fmt.Sprint(code, " ", http.StatusText(code)), Header: http.Header{}, Body: http.NoBody}, nil
 }
 
-// answering takes every event and answers it as answerTo does.
-func answering(t *testing.T, b *broker) func(context.Context, *events.Request) (*http.Response, error) {
-	return func(ctx context.Context, r *events.Request) (*http.Response, error) {
-		b.respond(ctx, t, r.ReplyTo, answerTo(r))
-		return status(http.StatusAccepted)
+// answer takes every event and answers it as answerTo does.
+func (b *broker) answer(ctx context.Context, r *events.Request) (*http.Response, error) {
+	if err := b.hub.Respond(ctx, r.ReplyTo, answerTo(r)); err != nil {
+		return nil, err
 	}
+	return status(http.StatusAccepted)
 }
 
 // taking takes every event and answers none.
@@ -146,7 +146,7 @@ func taking(context.Context, *events.Request) (*http.Response, error) {
 func start(t *testing.T, change func(*Config, *broker)) *broker {
 	t.Helper()
 	b := &broker{hub: reply.NewHub()}
-	b.take = answering(t, b)
+	b.take = b.answer
 	c := Config{
 		Models: []*models.Model{model("cat"), model("dog"), model("cow"), model("hen")}, Replies: b.hub, BrokerURL: "http://broker.test/",
 		Source: "/ebb/ingress/test", HTTPClient: &http.Client{Transport: b}, Logger: slog.New(slog.DiscardHandler),
@@ -306,7 +306,7 @@ func TestAskKeepsOneModelsFailureToThatModel(t *testing.T) {
 				b.respond(ctx, t, r.ReplyTo, failureOf(r, broken))
 				return status(http.StatusAccepted)
 			}
-			return answering(t, b)(ctx, r)
+			return b.answer(ctx, r)
 		}
 	})
 	pic := portrait(5)
@@ -344,7 +344,7 @@ func TestAskAnswers503WhenAsManyWaitAsMayWait(t *testing.T) {
 	arrived := make(chan *events.Request, 2)
 	b := start(t, func(c *Config, b *broker) {
 		c.PendingLimit = 2
-		b.take = func(ctx context.Context, r *events.Request) (*http.Response, error) {
+		b.take = func(_ context.Context, r *events.Request) (*http.Response, error) {
 			arrived <- r
 			return status(http.StatusAccepted)
 		}
@@ -384,7 +384,7 @@ func TestAskFailsAtOnceWhenTheReplyQueueIsLost(t *testing.T) {
 				b.hub.Break()
 				return status(http.StatusAccepted)
 			}
-			return answering(t, b)(ctx, r)
+			return b.answer(ctx, r)
 		}
 	})
 	got, err := b.Ask(t.Context(), Question{Picture: portrait(8), Models: []string{"cat"}})
@@ -598,7 +598,7 @@ func TestAnswersGoToTheQuestionsThatTheyAnswer(t *testing.T) {
 	// Events are held back and answered in an order of their own, some of them twice.
 	held := make(chan *events.Request, 64)
 	b := start(t, func(_ *Config, b *broker) {
-		b.take = func(ctx context.Context, r *events.Request) (*http.Response, error) {
+		b.take = func(_ context.Context, r *events.Request) (*http.Response, error) {
 			held <- r
 			return status(http.StatusAccepted)
 		}
@@ -787,4 +787,32 @@ func counted(t *testing.T, key [3]string) int64 {
 		}
 	}
 	return n
+}
+
+func TestCheckNamesAreThoseThatAskTakes(t *testing.T) {
+	t.Parallel()
+	b := start(t, nil)
+	require.NoError(t, b.Check([]string{"cat", "hen", "cat"}))
+	requireProblem(t, b.Check(nil), CodeNoModel, 400)
+	requireProblem(t, b.Check([]string{"cat", "cta"}), CodeUnknownModel, 404)
+}
+
+// BenchmarkAsk is what a question costs beside the network and the models: with a broker and a reply queue in memory.
+func BenchmarkAsk(b *testing.B) {
+	hub := reply.NewHub()
+	behind := &broker{hub: hub}
+	behind.take = behind.answer
+	s, err := New(Config{
+		Models: []*models.Model{model("cat")}, Replies: hub, BrokerURL: "http://broker.test/", Source: "/ebb/ingress/test",
+		HTTPClient: &http.Client{Transport: behind}, Logger: slog.New(slog.DiscardHandler),
+	})
+	require.NoError(b, err)
+	q := Question{Picture: append(bytes.Clone(dot()), make([]byte, 100<<10)...), Models: []string{"cat"}}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := s.Ask(b.Context(), q); err != nil {
+			b.Fatal(err)
+		}
+	}
+	require.NoError(b, s.Stop(context.Background()))
 }

@@ -37,14 +37,13 @@ func (g *gateway) infer(w http.ResponseWriter, r *http.Request) {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), patience(w, r))
 	defer cancel()
-	question, hold, failure := g.question(ctx, w, r)
+	question, hold, failure := g.question(ctx, w, r, splitModels(query["model"]))
 	if failure != nil {
 		fail(w, r, failure)
 		return
 	}
 	defer hold.release()
 	question.ID = requestID(r)
-	question.Models = append(splitModels(query["model"]), question.Models...)
 
 	response, err := g.Service.Ask(ctx, question)
 	if err != nil {
@@ -58,25 +57,25 @@ func (g *gateway) infer(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, status, response)
 }
 
-// question reads the picture, and the models that the body names, from any of the three forms.
-func (g *gateway) question(ctx context.Context, w http.ResponseWriter, r *http.Request) (ask.Question, *hold, *problem.Details) {
+// question reads the picture, and the models that the body names beside those of the query, from any of the three forms.
+func (g *gateway) question(ctx context.Context, w http.ResponseWriter, r *http.Request, models []string) (ask.Question, *hold, *problem.Details) {
 	switch t, parameters := mediaType(r); {
 	case t == typeMultipart:
-		return g.form(w, r, parameters["boundary"])
+		return g.form(w, r, parameters["boundary"], models)
 	case strings.HasPrefix(t, "multipart/"):
 		return ask.Question{}, nil, wrongEncoding("Of the multipart forms only " + typeMultipart + " is accepted.")
 	case isJSON(t):
-		return g.document(ctx, w, r)
+		return g.document(ctx, w, r, models)
 	}
 	b, failure := g.read(w, r, g.MaxBytes, 1)
 	if failure != nil {
 		return ask.Question{}, nil, failure
 	}
-	return ask.Question{Picture: b.data}, b.hold, nil
+	return ask.Question{Picture: b.data, Models: models}, b.hold, nil
 }
 
 // form reads multipart/form-data: one field image, any number of fields model. It is read as it arrives.
-func (g *gateway) form(w http.ResponseWriter, r *http.Request, boundary string) (ask.Question, *hold, *problem.Details) {
+func (g *gateway) form(w http.ResponseWriter, r *http.Request, boundary string, models []string) (ask.Question, *hold, *problem.Details) {
 	if boundary == "" {
 		return ask.Question{}, nil, badRequest("The Content-Type has no boundary; let your HTTP library write it.")
 	}
@@ -84,7 +83,8 @@ func (g *gateway) form(w http.ResponseWriter, r *http.Request, boundary string) 
 	if failure != nil {
 		return ask.Question{}, nil, failure
 	}
-	q, failure := g.readForm(r, multipart.NewReader(r.Body, boundary))
+	q := ask.Question{Models: models}
+	failure = g.readForm(r, multipart.NewReader(r.Body, boundary), &q)
 	if failure != nil {
 		hold.release()
 		return ask.Question{}, nil, failure
@@ -93,23 +93,23 @@ func (g *gateway) form(w http.ResponseWriter, r *http.Request, boundary string) 
 	return q, hold, nil
 }
 
-func (g *gateway) readForm(r *http.Request, form *multipart.Reader) (q ask.Question, _ *problem.Details) {
+func (g *gateway) readForm(r *http.Request, form *multipart.Reader, q *ask.Question) *problem.Details {
 	for n := 0; ; n++ {
 		part, err := form.NextPart()
 		end := err == io.EOF //nolint:errorlint // wrapped, it is the end of what arrived and not of the form
 		switch {
 		case end && q.Picture == nil:
-			return q, badRequest("The form has no field %q with a picture in it.", fieldImage)
+			return badRequest("The form has no field %q with a picture in it.", fieldImage)
 		case end:
-			return q, nil
+			return nil
 		case err != nil:
-			return q, badForm(r, err)
+			return badForm(r, err)
 		case n == mostFields:
-			return q, badRequest("The form has more than %d fields.", mostFields)
+			return badRequest("The form has more than %d fields.", mostFields)
 		}
 		switch name := part.FormName(); {
 		case name == fieldImage && q.Picture != nil:
-			return q, badRequest("The form has several fields %q. Send one picture a request.", fieldImage)
+			return badRequest("The form has several fields %q. Send one picture a request.", fieldImage)
 		case name == fieldImage:
 			q.Picture, err = readPart(part, r.ContentLength, g.MaxBytes)
 		case name == fieldModel:
@@ -117,13 +117,13 @@ func (g *gateway) readForm(r *http.Request, form *multipart.Reader) (q ask.Quest
 			text, err = readPart(part, fieldBytes, fieldBytes)
 			q.Models = append(q.Models, splitModels([]string{string(text)})...)
 		default:
-			return q, badRequest("The form has a field %.64q; it may have one %q and any number of %q.", name, fieldImage, fieldModel)
+			return badRequest("The form has a field %.64q; it may have one %q and any number of %q.", name, fieldImage, fieldModel)
 		}
 		if errors.Is(err, errPartTooLarge) {
-			return q, pictureTooLarge(g.MaxBytes)
+			return pictureTooLarge(g.MaxBytes)
 		}
 		if err != nil {
-			return q, badForm(r, err)
+			return badForm(r, err)
 		}
 	}
 }
@@ -159,7 +159,7 @@ type inferJSON struct {
 }
 
 // document reads JSON: the picture's address, or the picture itself.
-func (g *gateway) document(ctx context.Context, w http.ResponseWriter, r *http.Request) (ask.Question, *hold, *problem.Details) {
+func (g *gateway) document(ctx context.Context, w http.ResponseWriter, r *http.Request, models []string) (ask.Question, *hold, *problem.Details) {
 	b, failure := g.read(w, r, base64Bytes(g.MaxBytes)+envelopeBytes, jsonFactor)
 	if failure != nil {
 		return ask.Question{}, nil, failure
@@ -169,7 +169,7 @@ func (g *gateway) document(ctx context.Context, w http.ResponseWriter, r *http.R
 		b.release()
 		return ask.Question{}, nil, failure
 	}
-	q := ask.Question{Models: splitModels(d.Models), Picture: d.Image}
+	q := ask.Question{Models: append(models, splitModels(d.Models)...), Picture: d.Image}
 	switch {
 	case (d.URL == nil) == (d.Image == nil):
 		b.release()
@@ -189,6 +189,9 @@ func (g *gateway) document(ctx context.Context, w http.ResponseWriter, r *http.R
 func (g *gateway) fetched(ctx context.Context, q ask.Question, address string) (ask.Question, *hold, *problem.Details) {
 	if g.Fetcher == nil {
 		return q, nil, noFetching()
+	}
+	if err := g.Service.Check(q.Models); err != nil {
+		return q, nil, problem.From(err) // before anything is fetched for nothing
 	}
 	hold := g.memory.take(g.MaxBytes)
 	if hold == nil {

@@ -155,7 +155,9 @@ func TestInferFetchesThePictureAtAnAddress(t *testing.T) {
 	t.Parallel()
 	w := start(t, nil)
 	pic := portrait(12)
+	var fetched atomic.Int64
 	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fetched.Add(1)
 		switch r.URL.Path {
 		case "/cat.png":
 			_, _ = w.Write(pic)
@@ -179,6 +181,11 @@ func TestInferFetchesThePictureAtAnAddress(t *testing.T) {
 	ask(web.URL+"/missing").requireProblem(t, "address-without-picture", 422, "404")
 	ask("ftp://example.com/").requireProblem(t, "bad-address", 400, "http")
 	ask("http://169.254.169.254/").requireProblem(t, "address-not-allowed", 422, "private")
+
+	before := fetched.Load()
+	w.call(t, http.MethodPost, "/v1/infer?model=cta", []byte(`{"url":"`+web.URL+`/cat.png"}`), "Content-Type", "application/json").
+		requireProblem(t, "unknown-model", 404, "cat, dog, imagenet")
+	require.Equal(t, before, fetched.Load(), "nothing is fetched for a question that cannot be asked")
 }
 
 func TestInferRefusesAddressesWhenItDoesNotFetch(t *testing.T) {
