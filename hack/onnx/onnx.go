@@ -199,7 +199,7 @@ func (v *Value) marshal() []byte {
 
 func integer(b []byte, field protowire.Number, v int64) []byte {
 	b = protowire.AppendTag(b, field, protowire.VarintType)
-	return protowire.AppendVarint(b, uint64(v)) //nolint:gosec // negative numbers are written as their two's complement
+	return protowire.AppendVarint(b, uint64(v))
 }
 
 // text leaves an empty string out, as protobuf does.

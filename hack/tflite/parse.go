@@ -189,7 +189,7 @@ func (p *parser) tables(t table, field int, what string) []table {
 	}
 	base := uint32(t.Indirect(t.at(field))) + 4
 	for i := range all {
-		at := base + 4*uint32(i) //nolint:gosec // i is below the file's size, and that below 2^30
+		at := base + 4*uint32(i)
 		all[i] = table{flatbuffers.Table{
 			Bytes: p.file,
 			Pos:   flatbuffers.UOffsetT(at) + flatbuffers.GetUOffsetT(offsets[4*i:]),
@@ -226,7 +226,7 @@ func (p *parser) model(t table) *Model {
 	var codes []code
 	for i, c := range p.tables(t, modelOperatorCodes, "operator codes") {
 		codes = append(codes, code{
-			code:   Code(max(int(c.int8(codeOld)), c.int32(codeNew, 0))), //nolint:gosec // both come from an int32 or less
+			code:   Code(max(int(c.int8(codeOld)), c.int32(codeNew, 0))),
 			custom: p.string(c, codeCustom, fmt.Sprintf("operator code %d", i)),
 		})
 	}

@@ -186,6 +186,7 @@ func FuzzParse(f *testing.F) {
 
 // parse holds a file that is read to what the package promises of it.
 func parse(t *testing.T, file []byte) {
+	t.Helper()
 	m, err := tflite.Parse(file)
 	if err != nil {
 		require.ErrorIs(t, err, tflite.ErrCorrupt)

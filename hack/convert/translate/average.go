@@ -85,7 +85,7 @@ func (t *translator) averagePool(o *tflite.Operator) error {
 		}
 		last = n
 	}
-	return t.activated(o.Outputs[0], o.Options.(tflite.Pool).Activation, func(value) onnx.Node { return last }) //nolint:errcheck,forcetypeassert // as in pool
+	return t.activated(o.Outputs[0], o.Options.(tflite.Pool).Activation, func(value) onnx.Node { return last })
 }
 
 // counts is how many places of the input each place of the output, row by row, sees through the window, and the output's

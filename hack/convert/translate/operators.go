@@ -65,7 +65,7 @@ func (t *translator) conv(o *tflite.Operator) error {
 	if err := checkBias(bias, out.channels, x.scale, w.scale); err != nil {
 		return err
 	}
-	options := o.Options.(tflite.Conv) //nolint:errcheck,forcetypeassert // the reader gives every CONV_2D these
+	options := o.Options.(tflite.Conv) // the reader gives every CONV_2D these
 	attributes, err := window{
 		padding: options.Padding, filterH: s[1], filterW: s[2],
 		strideH: options.StrideH, strideW: options.StrideW,
@@ -127,14 +127,14 @@ func channelsFirst(data []byte, s []int) []byte {
 }
 
 // toSigned is the signed code of a weight.
-func toSigned(code uint8) int8 { return int8(int(code) - 128) } //nolint:gosec // -128 to 127
+func toSigned(code uint8) int8 { return int8(int(code) - 128) }
 
 func (t *translator) maxPool(o *tflite.Operator) error {
 	x, _, attributes, err := t.pool(o)
 	if err != nil {
 		return err
 	}
-	return t.activated(o.Outputs[0], o.Options.(tflite.Pool).Activation, func(value) onnx.Node { //nolint:errcheck,forcetypeassert // as in pool
+	return t.activated(o.Outputs[0], o.Options.(tflite.Pool).Activation, func(value) onnx.Node {
 		return onnx.Node{Op: "MaxPool", Inputs: []string{x.name}, Attributes: attributes}
 	})
 }
@@ -166,7 +166,7 @@ func (t *translator) pool(o *tflite.Operator) (x value, w window, attributes []o
 	if in.channels != out.channels {
 		return x, w, nil, unsupported("it makes %d channels of %d", out.channels, in.channels)
 	}
-	options := o.Options.(tflite.Pool) //nolint:errcheck,forcetypeassert // the reader gives every pooling these
+	options := o.Options.(tflite.Pool) // the reader gives every pooling these
 	w = window{
 		padding: options.Padding, filterH: options.FilterH, filterW: options.FilterW,
 		strideH: options.StrideH, strideW: options.StrideW, dilationH: 1, dilationW: 1,
@@ -180,7 +180,7 @@ func (t *translator) concat(o *tflite.Operator) error {
 	if err != nil {
 		return err
 	}
-	options := o.Options.(tflite.Concatenation) //nolint:errcheck,forcetypeassert // the reader gives every CONCATENATION these
+	options := o.Options.(tflite.Concatenation) // the reader gives every CONCATENATION these
 	if options.Axis != 3 && options.Axis != -1 {
 		return unsupported("it is along axis %d; want 3, the channels", options.Axis)
 	}
@@ -270,8 +270,8 @@ func (t *translator) activated(tensor int, a tflite.Activation, node func(y valu
 
 // activationRange is the least and the greatest code that an activation lets through.
 func activationRange(a tflite.Activation, q quantization) (low, high uint8, err error) {
-	code := func(real float64) uint8 {
-		return uint8(min(max(math.Round(real/float64(q.scale))+float64(q.zero), 0), math.MaxUint8))
+	code := func(value float64) uint8 {
+		return uint8(min(max(math.Round(value/float64(q.scale))+float64(q.zero), 0), math.MaxUint8))
 	}
 	switch a {
 	case tflite.NoActivation:

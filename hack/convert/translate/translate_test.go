@@ -204,6 +204,7 @@ func FuzzConvert(f *testing.F) {
 }
 
 func convert(t *testing.T, file []byte) {
+	t.Helper()
 	got, err := translate.Convert(file)
 	if err == nil {
 		require.NotEmpty(t, got)

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -53,7 +54,7 @@ func extract(stream io.Reader, path, to string, size int64) error {
 		if strings.TrimPrefix(header.Name, "./") != path {
 			continue
 		}
-		out, err := os.Create(to)
+		out, err := os.Create(to) //nolint:gosec // the folder that the caller chose
 		if err != nil {
 			return err
 		}
@@ -84,8 +85,8 @@ func (f *Fetcher) debian(ctx context.Context, pkg, folder string) (string, error
 		return "", err
 	}
 	as := []string{"-q", "-o", "APT::Sandbox::User=" + me.Username, "-o", "Acquire::Retries=2"}
-	own := append(as[:len(as):len(as)], "-o", "Dir::State::lists="+lists, "-o", "Dir::Cache::archives="+archives,
-		"-o", "Dir::Cache::pkgcache=", "-o", "Dir::Cache::srcpkgcache=")
+	own := slices.Concat(as, []string{"-o", "Dir::State::lists=" + lists, "-o", "Dir::Cache::archives=" + archives,
+		"-o", "Dir::Cache::pkgcache=", "-o", "Dir::Cache::srcpkgcache="})
 	output, err := f.command(ctx, work, f.apt, append(as, "download", pkg)...)
 	if err != nil && !errors.Is(err, exec.ErrNotFound) && ctx.Err() == nil {
 		if output, err = f.command(ctx, work, f.apt, append(own, "update")...); err == nil {

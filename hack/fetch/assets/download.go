@@ -122,7 +122,7 @@ func (f *Fetcher) attempt(ctx context.Context, from webFile, part string, p *pro
 	case err != nil:
 		return stalled(ctx, err)
 	}
-	defer response.Body.Close() //nolint:errcheck // it was only read
+	defer response.Body.Close()
 	switch {
 	case response.StatusCode == http.StatusPartialContent && strings.HasPrefix(response.Header.Get("Content-Range"), fmt.Sprintf("bytes %d-", have)):
 	case response.StatusCode == http.StatusPartialContent, response.StatusCode == http.StatusRequestedRangeNotSatisfiable:

@@ -3,6 +3,7 @@ package assets
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -53,7 +54,7 @@ func (f *Fetcher) lay(ctx context.Context, want pin, path string, b build) error
 		return err
 	}
 	temp := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".new")
-	defer os.Remove(temp) //nolint:errcheck // it is gone when all went well
+	defer os.Remove(temp)
 	if err := b(ctx, temp); err != nil {
 		return fmt.Errorf("make %s: %w", path, err)
 	}
@@ -71,17 +72,17 @@ func (f *Fetcher) lay(ctx context.Context, want pin, path string, b build) error
 
 // check reads a file and compares it with its pin.
 func check(want pin, path string) error {
-	file, err := os.Open(path)
+	file, err := os.Open(path) //nolint:gosec // a folder that the caller chose
 	if err != nil {
 		return err
 	}
-	defer file.Close() //nolint:errcheck // it was only read
+	defer file.Close()
 	sum := sha256.New()
 	n, err := io.Copy(sum, file)
 	if err != nil {
 		return err
 	}
-	if got := fmt.Sprintf("%x", sum.Sum(nil)); got != want.sha256 || n != want.size {
+	if got := hex.EncodeToString(sum.Sum(nil)); got != want.sha256 || n != want.size {
 		return fmt.Errorf("%w: it is %d bytes with sha256 %s; want %d bytes with sha256 %s", ErrChecksum, n, got, want.size, want.sha256)
 	}
 	return nil
@@ -124,7 +125,7 @@ func (f *Fetcher) stamp(want pin, path string) error {
 
 // flush has a file on the disk before its name is.
 func flush(path string) error {
-	file, err := os.OpenFile(path, os.O_RDWR, 0)
+	file, err := os.OpenFile(path, os.O_RDWR, 0) //nolint:gosec // as in check
 	if err != nil {
 		return err
 	}

@@ -46,16 +46,14 @@ func TestFileIsBuiltOnce(t *testing.T) {
 func TestFileIsBuiltAgain(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
-		change func(t *testing.T, path string) pin
+		change func(path string) error
+		pinned string
 		built  int64
 	}{
-		"when it is gone":        {func(t *testing.T, path string) pin { require.NoError(t, os.Remove(path)); return pinOf("content") }, 2},
-		"when it was changed":    {func(t *testing.T, path string) pin { write(t, path, "another"); return pinOf("content") }, 2},
-		"when another is pinned": {func(*testing.T, string) pin { return pinOf("new content") }, 2},
-		"but not for its time alone": {func(t *testing.T, path string) pin {
-			require.NoError(t, os.Chtimes(path, time.Time{}, time.Unix(1, 0)))
-			return pinOf("content")
-		}, 1},
+		"when it is gone":            {os.Remove, "content", 2},
+		"when it was changed":        {func(path string) error { return os.WriteFile(path, []byte("another"), 0o644) }, "content", 2},
+		"when another is pinned":     {func(string) error { return nil }, "new content", 2},
+		"but not for its time alone": {func(path string) error { return os.Chtimes(path, time.Time{}, time.Unix(1, 0)) }, "content", 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -63,14 +61,13 @@ func TestFileIsBuiltAgain(t *testing.T) {
 			path := filepath.Join(f.out, "b.bin")
 			b := &builder{content: "content"}
 			require.NoError(t, f.ensure(t.Context(), pinOf("content"), path, b.build))
-			want := c.change(t, path)
-			if want != pinOf("content") {
-				b.content = "new content"
-			}
+			require.NoError(t, c.change(path))
+			b.content = c.pinned
+			want := pinOf(c.pinned)
 			require.NoError(t, f.ensure(t.Context(), want, path, b.build))
 			require.Equal(t, c.built, b.built.Load())
 			require.True(t, f.stamped(want, path))
-			requireContent(t, b.content, path)
+			requireContent(t, c.pinned, path)
 		})
 	}
 }

@@ -47,7 +47,7 @@ func (f *Fetcher) install(ctx context.Context) error {
 	advice := "its messages say why"
 	switch {
 	case errors.Is(err, exec.ErrNotFound):
-		return fmt.Errorf("npm is not installed: install Node.js with it (on Debian: apt-get install npm)")
+		return errors.New("npm is not installed: install Node.js with it (on Debian: apt-get install npm)")
 	case ctx.Err() != nil:
 		return fmt.Errorf("npm ci: %w", context.Cause(ctx))
 	case contains(output, "ENOSPC", "EDQUOT"):
@@ -64,9 +64,9 @@ func (f *Fetcher) install(ctx context.Context) error {
 	return fmt.Errorf("npm ci: %w: %s\n%s", err, advice, lastLines(output, 12))
 }
 
-func contains(s string, any ...string) bool {
-	for _, a := range any {
-		if strings.Contains(s, a) {
+func contains(s string, words ...string) bool {
+	for _, w := range words {
+		if strings.Contains(s, w) {
 			return true
 		}
 	}

@@ -87,7 +87,7 @@ func conv(x operand, weights, bias, y *tflite.Tensor, o tflite.Conv) []uint8 {
 	in := centred(x.codes, x.ZeroPoints[0])
 	m := newMultiplier(float64(x.Scales[0]) * float64(weights.Scales[0]) / float64(y.Scales[0]))
 	low, high := bounds(o.Activation, y)
-	zero := int32(y.ZeroPoints[0]) //nolint:gosec // 0 to 255
+	zero := int32(y.ZeroPoints[0])
 	codes := make([]uint8, outH*outW*outputs)
 
 	rows(outH, func(row int) {
@@ -104,7 +104,7 @@ func conv(x operand, weights, bias, y *tflite.Tensor, o tflite.Conv) []uint8 {
 			}
 			for c := range outputs {
 				sum := dot(patch, w[c*taps:][:taps]) + int32At(bias.Data, c)
-				codes[(row*outW+col)*outputs+c] = uint8(min(max(zero+m.apply(sum), low), high)) //nolint:gosec // low and high are 0 to 255
+				codes[(row*outW+col)*outputs+c] = uint8(min(max(zero+m.apply(sum), low), high))
 			}
 		}
 	})
@@ -133,14 +133,14 @@ func dot(a, b []int16) int32 {
 func centred(codes []uint8, zero int64) []int16 {
 	c := make([]int16, len(codes))
 	for i, v := range codes {
-		c[i] = int16(v) - int16(zero) //nolint:gosec // 0 to 255
+		c[i] = int16(v) - int16(zero)
 	}
 	return c
 }
 
 func int32At(data []byte, i int) int32 {
 	b := data[4*i:]
-	return int32(uint32(b[0]) | uint32(b[1])<<8 | uint32(b[2])<<16 | uint32(b[3])<<24) //nolint:gosec // a bit pattern
+	return int32(uint32(b[0]) | uint32(b[1])<<8 | uint32(b[2])<<16 | uint32(b[3])<<24)
 }
 
 // multiplier is a factor below one as a fraction of 2^31 and a shift to the right, which is how a sum gets back to 8 bits
@@ -156,7 +156,7 @@ func newMultiplier(factor float64) multiplier {
 	if f == 1<<31 {
 		f, exponent = f/2, exponent+1
 	}
-	return multiplier{int32(f), -exponent} //nolint:gosec // below 2^31
+	return multiplier{int32(f), -exponent}
 }
 
 // apply is the product, rounded twice: the high half of twice the 64-bit product, halves going up, then the shift, halves
@@ -182,13 +182,13 @@ func (m multiplier) apply(x int32) int32 {
 	if high&mask > threshold {
 		result++
 	}
-	return int32(result) //nolint:gosec // no greater than x
+	return int32(result)
 }
 
 // bounds is the least and the greatest code that a fused activation lets through.
 func bounds(a tflite.Activation, y *tflite.Tensor) (low, high int32) {
-	code := func(real float64) int32 {
-		return int32(math.Round(real/float64(y.Scales[0]))) + int32(y.ZeroPoints[0]) //nolint:gosec // small
+	code := func(value float64) int32 {
+		return int32(math.Round(value/float64(y.Scales[0]))) + int32(y.ZeroPoints[0])
 	}
 	low, high = 0, math.MaxUint8
 	switch a {
@@ -220,7 +220,7 @@ func pool(x operand, y *tflite.Tensor, o tflite.Pool, of func(codes []int32) int
 						under = append(under, int32(x.codes[(iy*width+ix)*channels+c]))
 					}
 				}
-				codes[(row*outW+col)*channels+c] = uint8(min(max(of(under), low), high)) //nolint:gosec // low and high are 0 to 255
+				codes[(row*outW+col)*channels+c] = uint8(min(max(of(under), low), high))
 			}
 		}
 	})
@@ -237,7 +237,7 @@ func greatest(codes []int32) int32 {
 
 // average rounds halves up.
 func average(codes []int32) int32 {
-	sum, n := int32(0), int32(len(codes)) //nolint:gosec // a window is small
+	sum, n := int32(0), int32(len(codes))
 	for _, c := range codes {
 		sum += c
 	}
@@ -255,11 +255,11 @@ func concatenate(x []operand, y *tflite.Tensor, o tflite.Concatenation) []uint8 
 		offset := -float32(in.ZeroPoints[0]) * scale
 		var table [256]uint8
 		for code := range table {
-			v := int32(math.Round(float64(float32(code)*scale+offset))) + int32(y.ZeroPoints[0]) //nolint:gosec // small
+			v := int32(math.Round(float64(float32(code)*scale+offset))) + int32(y.ZeroPoints[0])
 			if in.Scales[0] == y.Scales[0] && in.ZeroPoints[0] == y.ZeroPoints[0] {
-				v = int32(code) //nolint:gosec // 0 to 255
+				v = int32(code)
 			}
-			table[code] = uint8(min(max(v, low), high)) //nolint:gosec // low and high are 0 to 255
+			table[code] = uint8(min(max(v, low), high))
 		}
 		channels := in.Shape[3]
 		for p := range pixels {

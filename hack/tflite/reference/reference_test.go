@@ -138,12 +138,12 @@ func TestMultiplierRoundsTwice(t *testing.T) {
 	for range 100_000 {
 		factor := math.Exp(random.Float64()*12 - 11)
 		x := random.Int32N(1<<20) - 1<<19
-		real := factor * float64(x)
-		if math.Abs(real) > 1<<30 {
+		product := factor * float64(x)
+		if math.Abs(product) > 1<<30 {
 			continue
 		}
 		m := newMultiplier(factor)
-		require.InDelta(t, real, float64(m.apply(x)), 0.5+math.Exp2(float64(-m.right-1))+1e-3, "%v * %d", factor, x)
+		require.InDelta(t, product, float64(m.apply(x)), 0.5+math.Exp2(float64(-m.right-1))+1e-3, "%v * %d", factor, x)
 	}
 	for _, c := range []struct {
 		factor  float64

@@ -17,10 +17,10 @@ func Build(m *tflite.Model) []byte {
 		if _, ok := codes[o.Code]; ok {
 			continue
 		}
-		codes[o.Code] = uint32(len(codeTables)) //nolint:gosec // tests have few
+		codes[o.Code] = uint32(len(codeTables))
 		custom := b.CreateString(o.Custom)
 		b.StartObject(4)
-		b.PrependInt8Slot(0, int8(min(o.Code, 127)), 0) //nolint:gosec // at most 127
+		b.PrependInt8Slot(0, int8(min(o.Code, 127)), 0)
 		b.PrependUOffsetTSlot(1, custom, 0)
 		b.PrependInt32Slot(3, int32(o.Code), 0)
 		codeTables = append(codeTables, b.EndObject())
@@ -28,7 +28,7 @@ func Build(m *tflite.Model) []byte {
 
 	// Buffer 0 is the one of all tensors without data.
 	buffers := []flatbuffers.UOffsetT{b.buffer(nil)}
-	var tensors []flatbuffers.UOffsetT
+	tensors := make([]flatbuffers.UOffsetT, 0, len(m.Tensors))
 	for _, t := range m.Tensors {
 		buffer := 0
 		if t.Data != nil {
@@ -37,7 +37,7 @@ func Build(m *tflite.Model) []byte {
 		}
 		tensors = append(tensors, b.tensor(t, buffer))
 	}
-	var operators []flatbuffers.UOffsetT
+	operators := make([]flatbuffers.UOffsetT, 0, len(m.Operators))
 	for _, o := range m.Operators {
 		operators = append(operators, b.operator(o, codes[o.Code]))
 	}
@@ -65,7 +65,7 @@ type builder struct{ *flatbuffers.Builder }
 func (b *builder) ints(all []int) flatbuffers.UOffsetT {
 	b.StartVector(4, len(all), 4)
 	for i := len(all) - 1; i >= 0; i-- {
-		b.PrependInt32(int32(all[i])) //nolint:gosec // tests have small numbers
+		b.PrependInt32(int32(all[i]))
 	}
 	return b.EndVector(len(all))
 }
@@ -106,7 +106,7 @@ func (b *builder) tensor(t tflite.Tensor, buffer int) flatbuffers.UOffsetT {
 	b.StartObject(5)
 	b.PrependUOffsetTSlot(0, shape, 0)
 	b.PrependInt8Slot(1, int8(t.Type), 0)
-	b.PrependUint32Slot(2, uint32(buffer), 0) //nolint:gosec // tests have few
+	b.PrependUint32Slot(2, uint32(buffer), 0)
 	b.PrependUOffsetTSlot(3, name, 0)
 	b.PrependUOffsetTSlot(4, quantization, 0)
 	return b.EndObject()
@@ -123,8 +123,8 @@ func (b *builder) operator(o tflite.Operator, code uint32) flatbuffers.UOffsetT 
 		b.int(1, v.StrideW)
 		b.int(2, v.StrideH)
 		b.PrependInt8Slot(3, int8(v.Activation), 0)
-		b.PrependInt32Slot(4, int32(v.DilationW), 1) //nolint:gosec // tests have small numbers
-		b.PrependInt32Slot(5, int32(v.DilationH), 1) //nolint:gosec // as above
+		b.PrependInt32Slot(4, int32(v.DilationW), 1)
+		b.PrependInt32Slot(5, int32(v.DilationH), 1)
 	case tflite.Pool:
 		kind = 5
 		b.StartObject(6)
@@ -155,5 +155,5 @@ func (b *builder) operator(o tflite.Operator, code uint32) flatbuffers.UOffsetT 
 }
 
 func (b *builder) int(slot, v int) {
-	b.PrependInt32Slot(slot, int32(v), 0) //nolint:gosec // tests have small numbers
+	b.PrependInt32Slot(slot, int32(v), 0)
 }
