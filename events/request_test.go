@@ -53,7 +53,7 @@ func TestARequestSurvivesHTTP(t *testing.T) {
 			change(sent)
 			got := make(chan *events.Request, 1)
 			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-				r, err := events.ReadHTTPRequest(req, 4<<20) //nolint:contextcheck // it waits for nothing
+				r, err := events.ReadHTTPRequest(req, 4<<20)
 				if err != nil {
 					http.Error(w, err.Error(), http.StatusBadRequest)
 				}

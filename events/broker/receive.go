@@ -42,7 +42,7 @@ func (b *Broker) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (b *Broker) receive(r *http.Request) *problem.Details {
-	ev, err := events.ReadHTTPAttributes(r.Header) //nolint:contextcheck // it waits for nothing
+	ev, err := events.ReadHTTPAttributes(r.Header)
 	if err != nil {
 		b.metrics.received(r.Context(), outcomeRefused)
 		return problem.New("malformed-event", http.StatusBadRequest, "Malformed event", err.Error())

@@ -47,7 +47,7 @@ func measureIdle(ctx context.Context, o options) ([]figure, error) {
 		return nil, err
 	}
 	ready := time.Since(started)
-	if _, err := askHTTP(ctx, http.DefaultClient, url+"/v1/infer?model="+o.model, picture); err != nil {
+	if err := askHTTP(ctx, http.DefaultClient, url+"/v1/infer?model="+o.model, picture); err != nil {
 		return nil, err
 	}
 	if err := pause(ctx, 3*time.Second); err != nil {

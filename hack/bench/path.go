@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -123,8 +122,7 @@ func (b *bench) start(ctx context.Context) (stop func() error, err error) {
 
 // viaEbb asks once over HTTP.
 func (b *bench) viaEbb(ctx context.Context) error {
-	_, err := askHTTP(ctx, b.client, b.url, b.data)
-	return err
+	return askHTTP(ctx, b.client, b.url, b.data)
 }
 
 // tensor decodes the picture and appends its tensor to dst.
@@ -270,26 +268,26 @@ func (b *bench) rate(ctx context.Context, size int, do func(context.Context) err
 	return float64(calls*int64(size)) / time.Since(start).Seconds(), nil
 }
 
-// askHTTP posts a picture and returns the first result; anything but an answer is an error.
-func askHTTP(ctx context.Context, client *http.Client, url string, data []byte) (json.RawMessage, error) {
+// askHTTP posts a picture; anything but an answer is an error.
+func askHTTP(ctx context.Context, client *http.Client, url string, data []byte) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(data))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	req.Header.Set("Content-Type", "image/jpeg")
 	resp, err := client.Do(req)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	body, err := io.ReadAll(resp.Body)
 	_ = resp.Body.Close() // it was read to its end
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if resp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("%s: %s: %s", url, resp.Status, body)
+		return fmt.Errorf("%s: %s: %s", url, resp.Status, body)
 	}
-	return body, nil
+	return nil
 }
 
 // freePort is a port that nobody uses at the moment.

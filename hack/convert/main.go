@@ -46,5 +46,5 @@ func run(args []string, stderr io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", flags.Arg(0), err)
 	}
-	return os.WriteFile(flags.Arg(1), network, 0o644) //nolint:gosec // a network is no secret
+	return os.WriteFile(flags.Arg(1), network, 0o644)
 }

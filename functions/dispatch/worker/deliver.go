@@ -39,7 +39,7 @@ func (w *Worker) ServeHTTP(rw http.ResponseWriter, req *http.Request) {
 	w.in.held.Add(ctx, 1, w.in.model)
 	defer w.in.held.Add(ctx, -1, w.in.model)
 
-	r, err := events.ReadHTTPRequest(req, w.MaxBytes) //nolint:contextcheck // it has the request's
+	r, err := events.ReadHTTPRequest(req, w.MaxBytes)
 	if err != nil {
 		w.close(ctx, rw, w.unreadable(ctx, req, err))
 		return
@@ -72,7 +72,7 @@ func (w *Worker) unreadable(ctx context.Context, req *http.Request, err error) v
 		return retried("The event did not arrive whole.")
 	}
 	w.Logger.WarnContext(ctx, "event is refused", "error", err, "bytes", req.ContentLength)
-	ev, err := events.ReadHTTPAttributes(req.Header) //nolint:contextcheck // it waits for nothing
+	ev, err := events.ReadHTTPAttributes(req.Header)
 	if err != nil || ev.Type() != events.TypeRequested {
 		return refused(p)
 	}

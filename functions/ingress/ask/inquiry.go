@@ -40,7 +40,7 @@ func (s *Service) Ask(ctx context.Context, q Question) (*Response, error) {
 	if d, ok := ctx.Deadline(); ok {
 		deadline = d // the earlier of the two
 	}
-	defer context.AfterFunc(s.stopping, cancel)() //nolint:contextcheck // ctx ends with the earlier of the caller and the service
+	defer context.AfterFunc(s.stopping, cancel)()
 
 	ctx, span := s.meter.tracer.Start(ctx, "ask", trace.WithAttributes(attribute.String("ebb.request.id", q.ID)))
 	defer span.End()

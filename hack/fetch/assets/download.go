@@ -96,7 +96,7 @@ func (f *Fetcher) attempt(ctx context.Context, from webFile, part string, p *pro
 	stall := time.AfterFunc(f.stall, func() { cancel(errStalled) })
 	defer stall.Stop()
 
-	file, err := os.OpenFile(part, os.O_CREATE|os.O_RDWR, 0o644) //nolint:gosec // a network is no secret
+	file, err := os.OpenFile(part, os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
 		return permanent{err}
 	}

@@ -30,7 +30,7 @@ func (f *Fetcher) ensure(ctx context.Context, want pin, path string, b build) er
 func (f *Fetcher) locked(ctx context.Context, work func() error) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if err := os.MkdirAll(f.out, 0o755); err != nil { //nolint:gosec // nothing here is a secret
+	if err := os.MkdirAll(f.out, 0o755); err != nil {
 		return explain(err)
 	}
 	unlock, err := f.lock(ctx)
@@ -50,7 +50,7 @@ func (f *Fetcher) lay(ctx context.Context, want pin, path string, b build) error
 	if check(want, path) == nil {
 		return f.stamp(want, path)
 	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { //nolint:gosec // nothing here is a secret
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
 	}
 	temp := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".new")
@@ -72,7 +72,7 @@ func (f *Fetcher) lay(ctx context.Context, want pin, path string, b build) error
 
 // check reads a file and compares it with its pin.
 func check(want pin, path string) error {
-	file, err := os.Open(path) //nolint:gosec // a folder that the caller chose
+	file, err := os.Open(path)
 	if err != nil {
 		return err
 	}
@@ -117,15 +117,15 @@ func (f *Fetcher) stamp(want pin, path string) error {
 		return err
 	}
 	to := f.stampPath(path)
-	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil { //nolint:gosec // nothing here is a secret
+	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
 		return err
 	}
-	return os.WriteFile(to, []byte(stampOf(want, info)), 0o644) //nolint:gosec // as above
+	return os.WriteFile(to, []byte(stampOf(want, info)), 0o644)
 }
 
 // flush has a file on the disk before its name is.
 func flush(path string) error {
-	file, err := os.OpenFile(path, os.O_RDWR, 0) //nolint:gosec // as in check
+	file, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
 		return err
 	}

@@ -11,7 +11,7 @@ import (
 
 // lock keeps other processes from working in the same folder until unlock is called, and waits for those that do.
 func (f *Fetcher) lock(ctx context.Context) (unlock func(), err error) {
-	file, err := os.OpenFile(filepath.Join(f.out, "fetch.lock"), os.O_CREATE|os.O_RDWR, 0o644) //nolint:gosec // it is empty
+	file, err := os.OpenFile(filepath.Join(f.out, "fetch.lock"), os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
 		return nil, err
 	}

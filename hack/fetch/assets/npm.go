@@ -75,7 +75,7 @@ func contains(s string, words ...string) bool {
 
 // command runs a program in a folder and returns what it wrote. It ends with ctx.
 func (f *Fetcher) command(ctx context.Context, folder string, program []string, args ...string) (output string, err error) {
-	c := exec.CommandContext(ctx, program[0], append(program[1:len(program):len(program)], args...)...) //nolint:gosec // programs are constants
+	c := exec.CommandContext(ctx, program[0], append(program[1:len(program):len(program)], args...)...)
 	c.Dir = folder
 	c.WaitDelay = 5 * time.Second
 	b, err := c.CombinedOutput()

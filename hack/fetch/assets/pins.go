@@ -52,10 +52,10 @@ type webFile struct {
 	pin
 }
 
-// resnet50 is pinned to a commit of the model zoo.
+// resnet50 is pinned to a commit of the model zoo. It is the float network, whose batch dimension is free.
 var resnet50 = webFile{
-	"https://github.com/onnx/models/raw/4c46cd00fbdb7cd30b6c1c17ab54f2e1f4f7b177/validated/vision/classification/resnet/model/resnet50-v1-12-int8.onnx",
-	pin{"c234f30975989788b4405f25253275aae247ab6dbdd34aaa69ab0a59ff76f6d0", 25816052},
+	"https://github.com/onnx/models/raw/4c46cd00fbdb7cd30b6c1c17ab54f2e1f4f7b177/validated/vision/classification/resnet/model/resnet50-v1-12.onnx",
+	pin{"3f03fdef724b22947eed826f1eef1dc5c34151bb4c37d634f1db89dfa2dd1526", 102576593},
 }
 
 // debianFile is a file in a Debian package.
