@@ -27,13 +27,23 @@ type folder struct {
 	dir     string
 }
 
+// racy is how recent a change of a folder may be for another one not to show in its time: clocks of file systems tick
+// slowly.
+const racy = 2 * time.Second
+
+// unchanged says whether a folder has the entries that it had before, by what os.Stat says of it. It is never sure of
+// one that was changed just now.
+func unchanged(before, now fs.FileInfo) bool {
+	return before != nil && os.SameFile(before, now) && before.ModTime().Equal(now.ModTime()) && time.Since(now.ModTime()) > racy
+}
+
 // list returns the versions in a model's folder, the newest first. A version is a folder whose name is a positive
 // decimal number; leading zeros are allowed. Everything else is left alone, so that any other name will do for a
 // version that is still being copied.
 func list(dir string) ([]folder, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
-		return nil, fmt.Errorf("read the folder of versions: %w", err)
+		return nil, err
 	}
 	var found []folder
 	for _, e := range entries {

@@ -5,7 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
+	"os"
 	"slices"
 	"sync"
 	"time"
@@ -35,10 +37,11 @@ type model[S Servable] struct {
 
 	mu       sync.Mutex
 	cfg      Model
-	asked    int  // counts the configurations
-	done     int  // the configuration that the last finished look saw
-	looks    int  // the finished looks
-	settling bool // a wanted version's files are still changing
+	asked    int         // counts the configurations
+	done     int         // the configuration that the last finished look saw
+	looks    int         // the finished looks
+	settling bool        // a wanted version's files are still changing
+	stamp    fs.FileInfo // of the folder, before the last look; nil when that left something to do
 	listing  error
 	versions map[int64]*version[S]
 }
@@ -103,10 +106,14 @@ func (m *model[S]) reconcile() {
 		m.mu.Lock()
 		cfg, asked := m.cfg, m.asked
 		m.mu.Unlock()
-		found, err := list(cfg.Path)
+		stamp, err := os.Stat(cfg.Path)
+		var found []folder
+		if err == nil {
+			found, err = list(cfg.Path)
+		}
 		if err != nil {
 			// What is loaded stays: the file system may be away for a moment.
-			m.finish(asked, plan{}, err)
+			m.finish(asked, nil, plan{}, fmt.Errorf("look for versions: %w", err))
 			return
 		}
 		m.forget(found)
@@ -116,15 +123,31 @@ func (m *model[S]) reconcile() {
 			continue
 		}
 		m.drop(p, found)
-		m.finish(asked, p, nil)
+		if p.blocked {
+			stamp = nil
+		}
+		m.finish(asked, stamp, p, nil)
 		return
 	}
 }
 
-func (m *model[S]) finish(asked int, p plan, listing error) {
+// quiet says that there is nothing to do: the last look left nothing open, and the folder has not changed since. It is
+// what keeps an idle store idle.
+func (m *model[S]) quiet() bool {
+	m.mu.Lock()
+	path, before, current := m.cfg.Path, m.stamp, m.done == m.asked
+	m.mu.Unlock()
+	if before == nil || !current {
+		return false
+	}
+	now, err := os.Stat(path)
+	return err == nil && unchanged(before, now)
+}
+
+func (m *model[S]) finish(asked int, stamp fs.FileInfo, p plan, listing error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.done, m.settling, m.listing = asked, len(p.settling) > 0, listing
+	m.done, m.stamp, m.settling, m.listing = asked, stamp, len(p.settling) > 0, listing
 	m.looks++
 	// A version that waited for its files may not be wanted any more, because a newer one is loaded.
 	maps.DeleteFunc(m.versions, func(number int64, v *version[S]) bool { return v.state == Start && !p.settling[number] })

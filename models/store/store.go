@@ -19,6 +19,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"maps"
 	"os"
@@ -116,14 +117,20 @@ type Store[S Servable] struct {
 	loads  chan struct{} // one token for each load under way
 	wg     sync.WaitGroup
 
-	mu       sync.RWMutex
-	models   map[string]*model[S]
-	fixed    bool  // the models are configured, not found
-	listing  error // why the folder of models could not be read
-	started  bool  // Ready has been true once
-	closed   bool
-	changed  chan struct{} // closed and replaced after each reconciliation
-	complain string        // the last listing error that was logged
+	// Of the watcher alone.
+	looks    int         // how often it has looked
+	stamp    fs.FileInfo // of the base folder, before it was listed last
+	complain string      // the last listing error that was logged
+
+	// mu is never held while the file system is asked: it may take its time, and calls must not.
+	mu      sync.RWMutex
+	models  map[string]*model[S]
+	fixed   bool  // the models are configured, not found
+	looked  bool  // the base folder has been looked at
+	listing error // why the base folder could not be read
+	started bool  // Ready has been true once
+	closed  bool
+	changed chan struct{} // closed and replaced at each change
 }
 
 // Open starts to watch the folder. It returns at once: models are loaded in the background, see Ready.
@@ -171,7 +178,6 @@ func Open[S Servable](cfg Config[S]) (*Store[S], error) {
 		}
 		s.apply(models)
 	}
-	s.look()
 	go s.watch()
 	return s, nil
 }
@@ -181,28 +187,32 @@ func (s *Store[S]) watch() {
 	tick := time.NewTicker(s.cfg.Interval)
 	defer tick.Stop()
 	for {
+		s.look()
 		select {
 		case <-s.ctx.Done():
 			return
 		case <-tick.C:
 		case <-s.kick:
 		}
-		s.look()
 	}
 }
+
+// thorough is how many looks there are to one that lists every folder, whatever the folders' times say.
+const thorough = 10
 
 // look brings every model in line with its folder. It does not wait for loads: a model that is being loaded is left
 // alone until the load has ended.
 func (s *Store[S]) look() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		return
-	}
-	if !s.fixed {
-		s.discover()
-	}
-	for _, m := range s.models {
+	all := s.looks%thorough == 0
+	s.looks++
+	s.discover(all)
+	s.mu.RLock()
+	models := slices.Collect(maps.Values(s.models))
+	s.mu.RUnlock()
+	for _, m := range models {
+		if !all && m.quiet() {
+			continue
+		}
 		if m.busy.TryLock() {
 			s.wg.Go(func() {
 				defer m.busy.Unlock()
@@ -213,26 +223,53 @@ func (s *Store[S]) look() {
 	}
 }
 
-// discover makes every folder in the base folder a model. It is called with the lock held.
-func (s *Store[S]) discover() {
-	entries, err := os.ReadDir(s.base)
+// discover makes every folder in the base folder a model, unless the models are configured.
+func (s *Store[S]) discover(all bool) {
+	s.mu.RLock()
+	fixed := s.fixed
+	s.mu.RUnlock()
+	if fixed {
+		return
+	}
+	stamp, err := os.Stat(s.base)
+	if err == nil && !all && unchanged(s.stamp, stamp) {
+		return
+	}
+	s.stamp = stamp
+	found, err := s.folders(err)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.fixed || s.closed {
+		return
+	}
+	s.looked, s.listing = true, err
+	if err == nil {
+		s.set(found)
+	}
+}
+
+// folders lists the base folder, unless it is known already why it cannot be.
+func (s *Store[S]) folders(err error) (map[string]Model, error) {
+	var entries []fs.DirEntry
+	if err == nil {
+		entries, err = os.ReadDir(s.base)
+	}
 	if err != nil {
 		// A file system that is away for a moment is no reason to stop serving.
-		s.listing = fmt.Errorf("read the folder of models: %w", err)
 		if s.complain != err.Error() {
 			s.complain = err.Error()
 			s.cfg.Logger.Error("the folder of models cannot be read", "error", err)
 		}
-		return
+		return nil, fmt.Errorf("read the folder of models: %w", err)
 	}
-	s.listing, s.complain = nil, ""
+	s.complain = ""
 	found := make(map[string]Model, len(entries))
 	for _, e := range entries {
 		if checkName(e.Name()) == nil && isDir(s.base, e) {
 			found[e.Name()] = Model{Name: e.Name(), Path: filepath.Join(s.base, e.Name())}
 		}
 	}
-	s.set(found)
+	return found, nil
 }
 
 // apply makes the configured models the ones to serve. It is called with the lock held, or before the store is shared.
@@ -241,7 +278,7 @@ func (s *Store[S]) apply(models map[string]Model) {
 	s.set(models)
 }
 
-// set makes the store's models those that are given, by name, with absolute paths.
+// set makes the store's models those that are given, by name, with absolute paths. It is called like apply.
 func (s *Store[S]) set(want map[string]Model) {
 	for name, m := range s.models {
 		if _, ok := want[name]; !ok {
@@ -395,6 +432,8 @@ func (s *Store[S]) model(name string) (*model[S], error) {
 		return m, nil
 	case s.listing != nil:
 		return nil, fmt.Errorf("model %q is %w: %w", name, ErrNotLoaded, s.listing)
+	case !s.fixed && !s.looked:
+		return nil, fmt.Errorf("model %q is %w: the folder of models has not been read yet", name, ErrNotLoaded)
 	default:
 		return nil, fmt.Errorf("%w %q", ErrModel, name)
 	}

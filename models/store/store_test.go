@@ -295,6 +295,33 @@ func TestOldFilesThatAreRenamedIntoPlaceAreTakenAtTheFirstLook(t *testing.T) {
 	})
 }
 
+func TestAFolderThatLooksUnchangedIsListedAtEveryTenthLook(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(fx *fixture) {
+		t := fx.t
+		old := time.Now().Add(-time.Hour)
+		age := func() {
+			for _, path := range []string{"", "cat"} {
+				require.NoError(t, os.Chtimes(filepath.Join(fx.base, path), old, old))
+			}
+		}
+		fx.write("cat/1/model", "one")
+		age()
+		fx.open() // the first look
+		fx.looks(3)
+		fx.requireAnswer("cat", "one")
+		fx.write("cat/2/model", "two")
+		fx.write("dog/1/model", "dog")
+		age()
+		fx.looks(6)
+		fx.requireAnswer("cat", "one")
+		require.Equal(t, []string{"cat"}, fx.Models())
+		fx.looks(2) // the eleventh, and one for the files to be seen unchanged
+		fx.requireAnswer("cat", "two")
+		fx.requireAnswer("dog", "dog")
+	})
+}
+
 func TestAVersionWhoseFilesStillChangeIsNotLoaded(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(fx *fixture) {

@@ -271,9 +271,9 @@ func TestACallThatNobodyWaitsForAnyMoreIsNotRun(t *testing.T) {
 
 func TestACallIsBrokenOffWhenItsContextEnds(t *testing.T) {
 	t.Parallel()
-	const side = 512
-	n := load(t, onnxtest.Slow(side, 200), onnx.Options{Sessions: 1}) // many seconds, if it were not broken off
-	x := map[string]tfserving.Tensor{"x": {DType: tfserving.Float32, Shape: []int64{16, side, side}, Data: make([]byte, 16*side*side*4)}}
+	const side = 256
+	n := load(t, onnxtest.Slow(side, 400), onnx.Options{Sessions: 1}) // many seconds, if it were not broken off
+	x := map[string]tfserving.Tensor{"x": {DType: tfserving.Float32, Shape: []int64{64, side, side}, Data: make([]byte, 64*side*side*4)}}
 	ctx, cancel := context.WithCancel(t.Context())
 	running := make(chan error)
 	go func() {

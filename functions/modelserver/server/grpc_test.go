@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"context"
+	"fmt"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -272,7 +273,7 @@ func TestReflectionNamesTheServices(t *testing.T) {
 func TestWhatHappensIsMeasured(t *testing.T) {
 	t.Parallel()
 	base := t.TempDir()
-	const model = "measured" // the metrics are shared with other tests
+	model := fmt.Sprintf("measured-%p", t) // the metrics are shared with other tests
 	onnxtest.Publish(t, base, model, 1, onnxtest.Affine(1, 1, 1))
 	fx := start(t, base, nil)
 	fx.ready(t)
