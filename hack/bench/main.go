@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime/pprof"
 	"syscall"
 )
 
@@ -26,6 +27,7 @@ type options struct {
 	requests    int
 	rounds      int
 	only        string
+	profile     string
 }
 
 func main() {
@@ -40,6 +42,7 @@ func main() {
 	flag.IntVar(&o.requests, "requests", 240, "requests in a round of throughput, and in all of latency")
 	flag.IntVar(&o.rounds, "rounds", 5, "rounds; the median counts")
 	flag.StringVar(&o.only, "only", "", "measure only one of: batcher, path, idle")
+	flag.StringVar(&o.profile, "cpuprofile", "", "write a CPU profile of what is measured in this process to a file")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx, o)
@@ -53,6 +56,16 @@ func main() {
 func run(ctx context.Context, o options) error {
 	if err := os.MkdirAll(o.out, 0o755); err != nil {
 		return err
+	}
+	if o.profile != "" {
+		file, err := os.Create(o.profile)
+		if err != nil {
+			return err
+		}
+		if err := pprof.StartCPUProfile(file); err != nil {
+			return err
+		}
+		defer pprof.StopCPUProfile()
 	}
 	var figures []figure
 	for _, part := range []struct {
