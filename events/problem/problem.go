@@ -7,13 +7,17 @@ import (
 	"errors"
 	"net/http"
 	"strconv"
+	"strings"
 )
 
 // ContentType is the media type of problem details.
 const ContentType = "application/problem+json"
 
-// typePrefix and a code make a problem's type.
-const typePrefix = "urn:ebb:problem:"
+// What comes before a code in a problem's type, and before a request's id in its instance.
+const (
+	typePrefix     = "urn:ebb:problem:"
+	instancePrefix = "urn:uuid:"
+)
 
 // Details is one problem. It is an error, so that a function can return what a caller shall read.
 //
@@ -23,7 +27,7 @@ type Details struct {
 	Title    string `json:"title"`              // the kind of problem, the same each time
 	Status   int    `json:"status"`             // HTTP status
 	Detail   string `json:"detail,omitempty"`   // this occurrence, and what to do
-	Instance string `json:"instance,omitempty"` // the request, as "urn:uuid:<id>"
+	Instance string `json:"instance,omitempty"` // the request, as "urn:uuid:<id>"; see InstanceOf
 	// RetryAfter, in whole seconds, says when to come back; 0 says nothing. Over HTTP it is also the Retry-After header.
 	RetryAfter int `json:"retry_after,omitempty"`
 }
@@ -32,6 +36,21 @@ type Details struct {
 // to do about it.
 func New(code string, status int, title, detail string) *Details {
 	return &Details{Type: typePrefix + code, Title: title, Status: status, Detail: detail}
+}
+
+// Code is the kind of problem that New was given.
+func (d *Details) Code() string { return strings.TrimPrefix(d.Type, typePrefix) }
+
+// InstanceOf is the Instance of a problem of the request with this id.
+func InstanceOf(requestID string) string { return instancePrefix + requestID }
+
+// RequestID is the id that Instance was made of; empty when it names no request.
+func (d *Details) RequestID() string {
+	id, ok := strings.CutPrefix(d.Instance, instancePrefix)
+	if !ok {
+		return ""
+	}
+	return id
 }
 
 // Error is the problem in one line.

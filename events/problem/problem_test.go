@@ -23,6 +23,18 @@ func TestNewAndError(t *testing.T) {
 	require.EqualError(t, d, "The picture is too large")
 }
 
+func TestAProblemKnowsItsKindAndItsRequest(t *testing.T) {
+	t.Parallel()
+	d := problem.New("too-large", 413, "The picture is too large", "")
+	require.Equal(t, "too-large", d.Code())
+	require.Empty(t, d.RequestID())
+	d.Instance = problem.InstanceOf("0198c2a4-0000-7000-8000-000000000001")
+	require.Equal(t, "urn:uuid:0198c2a4-0000-7000-8000-000000000001", d.Instance)
+	require.Equal(t, "0198c2a4-0000-7000-8000-000000000001", d.RequestID())
+	d.Instance = "/somewhere/else"
+	require.Empty(t, d.RequestID())
+}
+
 func TestWriteAnswersWithProblemDetails(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {

@@ -152,7 +152,7 @@ func (w *Worker) result(ctx context.Context, r *events.Request) *events.Result {
 
 func (w *Worker) failed(ctx context.Context, r *events.Request, p *problem.Details) *events.Result {
 	result := w.result(ctx, r)
-	p.Instance = "urn:uuid:" + r.ID
+	p.Instance = problem.InstanceOf(r.ID)
 	result.Problem = p
 	return result
 }

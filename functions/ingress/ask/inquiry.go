@@ -3,7 +3,6 @@ package ask
 import (
 	"context"
 	"errors"
-	"strings"
 	"sync"
 	"time"
 
@@ -47,9 +46,9 @@ func (s *Service) Ask(ctx context.Context, q Question) (*Response, error) {
 
 	inquiries, rejection := s.prepare(q, deadline)
 	if rejection != nil {
-		rejection.Instance = instance(q.ID)
+		rejection.Instance = problem.InstanceOf(q.ID)
 		span.SetStatus(codes.Error, rejection.Title)
-		s.meter.done(ctx, s.countable(q.Models), code(rejection), time.Since(began))
+		s.meter.done(ctx, s.countable(q.Models), rejection.Code(), time.Since(began))
 		return nil, rejection
 	}
 
@@ -62,7 +61,7 @@ func (s *Service) Ask(ctx context.Context, q Question) (*Response, error) {
 	answer(0) // in this goroutine: most questions name one model
 	others.Wait()
 
-	if p := response.Results[0].Error; p != nil && code(p) == CodeCallerGone {
+	if p := response.Results[0].Error; p != nil && p.Code() == CodeCallerGone {
 		return nil, p
 	}
 	return response, nil
@@ -169,13 +168,12 @@ func (s *Service) pursue(ctx context.Context, in *inquiry, requestID string, beg
 	answer, failure := s.exchange(ctx, in, requestID)
 	took := time.Since(began)
 	if failure != nil {
-		outcome = code(failure)
+		outcome = failure.Code()
 		if answer != nil {
 			outcome = outcomeFailed
 		}
-		if failure.Instance == "" {
-			failure.Instance = instance(requestID)
-		}
+		// Whoever replied knew the event, not the request that its caller knows.
+		failure.Instance = problem.InstanceOf(requestID)
 		result.Error = failure
 	} else {
 		a := answer.Answer
@@ -250,7 +248,3 @@ func (s *Service) countable(named []string) string {
 	}
 	return "unknown"
 }
-
-func code(d *problem.Details) string { return strings.TrimPrefix(d.Type, "urn:ebb:problem:") }
-
-func instance(requestID string) string { return "urn:uuid:" + requestID }

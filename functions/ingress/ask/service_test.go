@@ -299,7 +299,9 @@ func TestBadPictureNamesWhatIsWrong(t *testing.T) {
 
 func TestAskKeepsOneModelsFailureToThatModel(t *testing.T) {
 	t.Parallel()
-	broken := &problem.Details{Type: "urn:ebb:problem:picture-damaged", Title: "Damaged", Status: 422, Detail: "Send another."}
+	broken := &problem.Details{
+		Type: "urn:ebb:problem:picture-damaged", Title: "Damaged", Status: 422, Detail: "Send another.", Instance: "urn:uuid:of-the-event",
+	}
 	b := start(t, func(_ *Config, b *broker) {
 		b.take = func(ctx context.Context, r *events.Request) (*http.Response, error) {
 			if r.Model == "dog" {

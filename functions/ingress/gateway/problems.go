@@ -37,7 +37,7 @@ func fail(w http.ResponseWriter, r *http.Request, p *problem.Details) {
 	if !wantsPlainError(r.URL.Path) {
 		if p.Instance == "" {
 			own := *p
-			own.Instance = "urn:uuid:" + requestID(r)
+			own.Instance = problem.InstanceOf(requestID(r))
 			p = &own
 		}
 		problem.Write(w, p)

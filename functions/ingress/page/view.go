@@ -6,7 +6,6 @@ import (
 	"html/template"
 	"net/http"
 	"slices"
-	"strings"
 
 	"github.com/ebb-inference/ebb/events/problem"
 	"github.com/ebb-inference/ebb/functions/ingress/ask"
@@ -153,7 +152,7 @@ func (*handler) failed(d *problem.Details) section {
 		Heading: "No answer",
 		Problem: newNotice(d),
 		Retry:   worthRetrying(d),
-		Request: strings.TrimPrefix(d.Instance, "urn:uuid:"),
+		Request: d.RequestID(),
 	}
 }
 
