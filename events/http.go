@@ -66,14 +66,14 @@ func ReadHTTPRequest(req *http.Request, maxBytes int64) (*Request, error) {
 		ID:            ev.ID(),
 		Source:        ev.Source(),
 		Time:          ev.Time().UTC(),
-		Model:         extension(ev, ExtModel),
-		ReplyTo:       extension(ev, ExtReplyTo),
-		CorrelationID: extension(ev, ExtCorrelationID),
-		TraceParent:   extension(ev, ExtTraceParent),
-		TraceState:    extension(ev, ExtTraceState),
+		Model:         Extension(ev, ExtModel),
+		ReplyTo:       Extension(ev, ExtReplyTo),
+		CorrelationID: Extension(ev, ExtCorrelationID),
+		TraceParent:   Extension(ev, ExtTraceParent),
+		TraceState:    Extension(ev, ExtTraceState),
 		ContentType:   ev.DataContentType(),
 	}
-	if deadline := extension(ev, ExtDeadline); deadline != "" {
+	if deadline := Extension(ev, ExtDeadline); deadline != "" {
 		t, err := time.Parse(time.RFC3339Nano, deadline)
 		if err != nil {
 			return nil, malformed(attributeError(ExtDeadline, "is not an RFC 3339 time"))
@@ -175,8 +175,8 @@ func setTrace(ev *event.Event, parent, state string) {
 	}
 }
 
-// extension returns an extension attribute, "" when it is absent. Transports carry all of ours as strings.
-func extension(ev *event.Event, name string) string {
+// Extension returns an extension attribute, "" when it is absent or no text. Transports carry all of ours as text.
+func Extension(ev *event.Event, name string) string {
 	s, _ := ev.Extensions()[name].(string)
 	return s
 }

@@ -84,7 +84,7 @@ func checkTime(name string, t time.Time) error {
 		return attributeError(name, "is missing")
 	}
 	if y := t.UTC().Year(); y <= 1 || y > 9999 {
-		return attributeError(name, "is in year %d; RFC 3339 ends with year 9999", y)
+		return attributeError(name, "is in year %d; should be in 2 to 9999", y)
 	}
 	return nil
 }

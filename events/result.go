@@ -77,10 +77,10 @@ func ParseResult(ev event.Event) (*Result, error) {
 		Source:        ev.Source(),
 		Time:          ev.Time().UTC(),
 		RequestID:     ev.Subject(),
-		CorrelationID: extension(&ev, ExtCorrelationID),
-		Model:         extension(&ev, ExtModel),
-		TraceParent:   extension(&ev, ExtTraceParent),
-		TraceState:    extension(&ev, ExtTraceState),
+		CorrelationID: Extension(&ev, ExtCorrelationID),
+		Model:         Extension(&ev, ExtModel),
+		TraceParent:   Extension(&ev, ExtTraceParent),
+		TraceState:    Extension(&ev, ExtTraceState),
 	}
 	var into any
 	var want string

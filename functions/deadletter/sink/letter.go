@@ -6,8 +6,6 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/cloudevents/sdk-go/v2/event"
-
 	"github.com/ebb-inference/ebb/events"
 )
 
@@ -39,24 +37,18 @@ func parse(h http.Header) (letter, error) {
 	}
 	l := letter{
 		id: ev.ID(), typ: ev.Type(), from: ev.Source(), time: ev.Time(),
-		model: text(ev, events.ExtModel), replyTo: text(ev, events.ExtReplyTo), correlationID: text(ev, events.ExtCorrelationID),
-		traceParent: text(ev, events.ExtTraceParent), traceState: text(ev, events.ExtTraceState),
-		destination: text(ev, events.ExtErrorDest),
+		model: events.Extension(ev, events.ExtModel), replyTo: events.Extension(ev, events.ExtReplyTo), correlationID: events.Extension(ev, events.ExtCorrelationID),
+		traceParent: events.Extension(ev, events.ExtTraceParent), traceState: events.Extension(ev, events.ExtTraceState),
+		destination: events.Extension(ev, events.ExtErrorDest),
 	}
-	if code, err := strconv.Atoi(text(ev, events.ExtErrorCode)); err == nil && code >= -1 && code <= 999 {
+	if code, err := strconv.Atoi(events.Extension(ev, events.ExtErrorCode)); err == nil && code >= -1 && code <= 999 {
 		l.status = code
 	}
 	if l.typ != events.TypeRequested {
 		return l, errors.New("not a request event")
 	}
-	if l.deadline, err = time.Parse(time.RFC3339Nano, text(ev, events.ExtDeadline)); err != nil {
+	if l.deadline, err = time.Parse(time.RFC3339Nano, events.Extension(ev, events.ExtDeadline)); err != nil {
 		return l, errors.New("attribute deadline is not an RFC 3339 time")
 	}
 	return l, nil
-}
-
-// text returns an extension attribute, "" when it is absent or no text.
-func text(ev *event.Event, name string) string {
-	s, _ := ev.Extensions()[name].(string)
-	return s
 }

@@ -124,9 +124,6 @@ func (s *Sink) ServeHTTP(rw http.ResponseWriter, req *http.Request) {
 
 // tell sends the requester a failed result. An error comes with any outcome but told and expired.
 func (s *Sink) tell(ctx context.Context, l letter) (outcome string, err error) {
-	if !time.Now().Before(l.deadline) {
-		return outcomeExpired, nil
-	}
 	carrier := propagation.MapCarrier{}
 	propagation.TraceContext{}.Inject(ctx, carrier)
 	result := &events.Result{
@@ -142,6 +139,9 @@ func (s *Sink) tell(ctx context.Context, l letter) (outcome string, err error) {
 	}
 	if _, err := result.Event(); err != nil {
 		return outcomeUnknown, err
+	}
+	if !time.Now().Before(l.deadline) {
+		return outcomeExpired, nil
 	}
 	switch err := s.Responder.Respond(ctx, l.replyTo, result); {
 	case err == nil:
@@ -170,7 +170,7 @@ func gaveUp(l letter) *problem.Details {
 		p = problem.New("gave-up", http.StatusBadGateway, "The model failed",
 			fmt.Sprintf("Several attempts were made, and the last one was answered with status %s. Tell the operator the request's id.", l.statusText()))
 	}
-	p.Instance = "urn:uuid:" + l.id
+	p.Instance = problem.InstanceOf(l.id)
 	return p
 }
 

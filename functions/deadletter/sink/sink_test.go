@@ -167,6 +167,10 @@ func TestALetterThatNobodyWaitsForIsRecordedAndDone(t *testing.T) {
 		{"reply address of another kind", "unknown", func(_ *world, req *http.Request) { req.Header.Set("Ce-Replyto", "ebb.cat.queue") }},
 		{"no correlation id", "unknown", func(_ *world, req *http.Request) { req.Header.Del("Ce-Correlationid") }},
 		{"model of another form", "unknown", func(_ *world, req *http.Request) { req.Header.Set("Ce-Model", strings.Repeat("x", 5000)) }},
+		{"model of another form, long ago", "unknown", func(_ *world, req *http.Request) {
+			req.Header.Set("Ce-Model", "Not a label")
+			req.Header.Set("Ce-Deadline", "2020-01-01T00:00:00Z")
+		}},
 		{"other type", "unknown", func(_ *world, req *http.Request) { req.Header.Set("Ce-Type", "com.example.other") }},
 		{"attribute given twice", "unknown", func(_ *world, req *http.Request) { req.Header.Add("Ce-Replyto", "other") }},
 		{"no event at all", "unknown", func(_ *world, req *http.Request) { req.Header = http.Header{} }},

@@ -76,12 +76,9 @@ func (w *Worker) unreadable(ctx context.Context, req *http.Request, err error) v
 	if err != nil || ev.Type() != events.TypeRequested {
 		return refused(p)
 	}
-	text := func(name string) string {
-		s, _ := ev.Extensions()[name].(string) // anything else is as good as missing
-		return s
-	}
 	r := &events.Request{
-		ID: ev.ID(), Model: text(events.ExtModel), ReplyTo: text(events.ExtReplyTo), CorrelationID: text(events.ExtCorrelationID),
+		ID: ev.ID(), Model: events.Extension(ev, events.ExtModel), ReplyTo: events.Extension(ev, events.ExtReplyTo),
+		CorrelationID: events.Extension(ev, events.ExtCorrelationID),
 	}
 	result := w.failed(ctx, r, p)
 	if _, err := result.Event(); err != nil || !reply.ValidAddress(r.ReplyTo) {
@@ -156,5 +153,5 @@ func expired(ctx context.Context, r *events.Request) bool {
 	if deadline, ok := ctx.Deadline(); ok && deadline.Equal(r.Deadline) && errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		return true // even if the clock lags behind the timer
 	}
-	return !time.Now().Before(r.Deadline)
+	return !r.Deadline.IsZero() && !time.Now().Before(r.Deadline) // a malformed event may have none
 }

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/ebb-inference/ebb/events"
 	"github.com/ebb-inference/ebb/events/reply"
 	"github.com/ebb-inference/ebb/functions/dispatch/worker"
 	"github.com/ebb-inference/ebb/models/tfserving"
@@ -93,6 +94,18 @@ func TestWhatIsNoUsableEventIsNeverComputed(t *testing.T) {
 			require.Equal(t, map[string]int64{tt.outcome: 1}, w.outcomes())
 		})
 	}
+}
+
+func TestARefusalThatCannotBeSentNowComesAgain(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worker.Config{
+		Model: newModel(t, pixels), Predictor: &predictor{predict: network},
+		Responder: responderFunc(func(context.Context, string, *events.Result) error { return errors.New("connection lost") }),
+	})
+	req := w.request(w.event(picture(t, 1)))
+	req.Header.Del("Ce-Deadline")
+	require.Equal(t, http.StatusServiceUnavailable, w.deliver(req).Code)
+	require.Equal(t, map[string]int64{"retried": 1}, w.outcomes())
 }
 
 func TestOnlyPostDelivers(t *testing.T) {
