@@ -1,6 +1,7 @@
 package ask
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -62,29 +63,20 @@ func (c Config) withDefaults() (Config, error) {
 	case (u.Scheme != "http" && u.Scheme != "https") || u.Host == "":
 		return c, fmt.Errorf("broker URL %q: want http://host or https://host", u.Redacted())
 	}
-	defaultTo(&c.PendingLimit, DefaultPendingLimit)
-	defaultTo(&c.MaxModels, DefaultMaxModels)
-	defaultTo(&c.Timeout, DefaultTimeout)
-	defaultTo(&c.PublishTimeout, DefaultPublishTimeout)
-	defaultTo(&c.RetryPause, DefaultRetryPause)
-	defaultTo(&c.Limits, picture.DefaultLimits)
+	c.PendingLimit = cmp.Or(c.PendingLimit, DefaultPendingLimit)
+	c.MaxModels = cmp.Or(c.MaxModels, DefaultMaxModels)
+	c.Timeout = cmp.Or(c.Timeout, DefaultTimeout)
+	c.PublishTimeout = cmp.Or(c.PublishTimeout, DefaultPublishTimeout)
+	c.RetryPause = cmp.Or(c.RetryPause, DefaultRetryPause)
+	c.Limits = cmp.Or(c.Limits, picture.DefaultLimits)
 	if c.HTTPClient == nil {
 		c.HTTPClient = newClient()
 	}
 	if c.NewID == nil {
 		c.NewID = func() string { return uuid.Must(uuid.NewV7()).String() }
 	}
-	if c.Logger == nil {
-		c.Logger = slog.Default()
-	}
+	c.Logger = cmp.Or(c.Logger, slog.Default())
 	return c, nil
-}
-
-func defaultTo[T comparable](field *T, value T) {
-	var zero T
-	if *field == zero {
-		*field = value
-	}
 }
 
 // newClient makes a client for one host that many requests talk to at once.

@@ -6,6 +6,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"net/http"
@@ -53,26 +54,17 @@ type Config struct {
 }
 
 func (c Config) withDefaults() Config {
-	defaultTo(&c.MaxBytes, DefaultMaxBytes)
-	defaultTo(&c.MaxBodyBytes, DefaultMaxBodyBytes)
-	defaultTo(&c.Memory, DefaultMemory)
-	defaultTo(&c.MaxInstances, DefaultMaxInstances)
-	defaultTo(&c.Concurrency, DefaultConcurrency)
-	defaultTo(&c.Version, "devel")
+	c.MaxBytes = cmp.Or(c.MaxBytes, DefaultMaxBytes)
+	c.MaxBodyBytes = cmp.Or(c.MaxBodyBytes, DefaultMaxBodyBytes)
+	c.Memory = cmp.Or(c.Memory, DefaultMemory)
+	c.MaxInstances = cmp.Or(c.MaxInstances, DefaultMaxInstances)
+	c.Concurrency = cmp.Or(c.Concurrency, DefaultConcurrency)
+	c.Version = cmp.Or(c.Version, "devel")
 	if c.Health == nil {
 		c.Health = app.NewHealth(c.Service.Ready)
 	}
-	if c.Logger == nil {
-		c.Logger = slog.Default()
-	}
+	c.Logger = cmp.Or(c.Logger, slog.Default())
 	return c
-}
-
-func defaultTo[T comparable](field *T, value T) {
-	var zero T
-	if *field == zero {
-		*field = value
-	}
 }
 
 type gateway struct {

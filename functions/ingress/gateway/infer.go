@@ -119,10 +119,12 @@ func (g *gateway) readForm(r *http.Request, form *multipart.Reader, q *ask.Quest
 		default:
 			return badRequest("The form has a field %.64q; it may have one %q and any number of %q.", name, fieldImage, fieldModel)
 		}
-		if errors.Is(err, errPartTooLarge) {
+		switch {
+		case errors.Is(err, errPartTooLarge) && part.FormName() == fieldModel:
+			return fieldTooLarge(fieldModel, fieldBytes)
+		case errors.Is(err, errPartTooLarge):
 			return pictureTooLarge(g.MaxBytes)
-		}
-		if err != nil {
+		case err != nil:
 			return badForm(r, err)
 		}
 	}

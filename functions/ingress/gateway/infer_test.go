@@ -235,7 +235,7 @@ func TestInferSaysWhatIsWrongWithARequest(t *testing.T) {
 		"form with two pictures":  {form(picture, picture), codeRequest, 400, "one picture a request"},
 		"form, another field":     {form(part{"file", png, pic}), codeRequest, 400, `"file"`},
 		"form, large picture":     {form(part{"image", png, large}), codeTooLarge, 413, "1000 bytes"},
-		"form, large model":       {form(part{"model", "", strings.Repeat("x", 5000)}), codeTooLarge, 413, ""},
+		"form, large model":       {form(part{"model", "", strings.Repeat("x", 5000)}), codeTooLarge, 413, `A field "model" may have 4096 bytes`},
 		"form, too large":         {form(part{"image", png, strings.Repeat("x", 70000)}), codeTooLarge, 413, ""},
 		"form, too many fields":   {form(manyModels(65)...), codeRequest, 400, "more than 64 fields"},
 		"JSON, nothing":           {request{contentType: js}, codeRequest, 400, "ends too early"},

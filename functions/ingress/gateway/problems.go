@@ -97,6 +97,11 @@ func pictureTooLarge(limit int64) *problem.Details {
 		fmt.Sprintf("A picture may have %d bytes. Send a smaller one.", limit))
 }
 
+func fieldTooLarge(name string, limit int64) *problem.Details {
+	return problem.New(codeTooLarge, http.StatusRequestEntityTooLarge, "The request is too large",
+		fmt.Sprintf("A field %q may have %d bytes.", name, limit))
+}
+
 func wrongEncoding(detail string) *problem.Details {
 	return problem.New(codeEncoding, http.StatusUnsupportedMediaType, "The request has a form that is not accepted", detail)
 }

@@ -171,7 +171,7 @@ func DecodeBytes(data []byte, n int) ([][]byte, error) {
 }
 
 // AppendBytes is DecodeBytes' inverse.
-func AppendBytes(dst []byte, elements [][]byte) []byte {
+func AppendBytes[T string | []byte](dst []byte, elements []T) []byte {
 	for _, e := range elements {
 		dst = binary.LittleEndian.AppendUint32(dst, uint32(len(e)))
 		dst = append(dst, e...)

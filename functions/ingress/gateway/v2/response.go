@@ -126,10 +126,7 @@ func (t *Tensor) appendBinary(dst []byte) []byte {
 			dst = binary.LittleEndian.AppendUint32(dst, math.Float32bits(f))
 		}
 	default:
-		for _, s := range t.Strings {
-			dst = binary.LittleEndian.AppendUint32(dst, uint32(len(s)))
-			dst = append(dst, s...)
-		}
+		dst = AppendBytes(dst, t.Strings)
 	}
 	return dst
 }
