@@ -33,10 +33,6 @@ type Telemetry struct {
 	stop []func(context.Context) error
 }
 
-// durations are the buckets, in seconds, of every histogram whose unit is "s": from a batch's wait on an idle system to
-// a cold start.
-var durations = []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60}
-
 // StartTelemetry starts what OpenTelemetry's standard environment variables ask for:
 //
 //	OTEL_EXPORTER_OTLP_[TRACES_|METRICS_]ENDPOINT  where to export to; without one nothing is exported
@@ -95,10 +91,7 @@ func (t *Telemetry) start(ctx context.Context, a *App, c telemetryConfig, reg pr
 	meterOptions := []sdkmetric.Option{
 		sdkmetric.WithResource(res),
 		sdkmetric.WithReader(prom),
-		sdkmetric.WithView(sdkmetric.NewView(
-			sdkmetric.Instrument{Kind: sdkmetric.InstrumentKindHistogram, Unit: "s"},
-			sdkmetric.Stream{Aggregation: sdkmetric.AggregationExplicitBucketHistogram{Boundaries: durations}},
-		)),
+		sdkmetric.WithView(view),
 	}
 	metrics, err := newMetricExporter(ctx, c)
 	if err != nil {

@@ -6,11 +6,13 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"sync"
 	"testing"
 
 	"github.com/sethvargo/go-envconfig"
 	"github.com/stretchr/testify/require"
+	"go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp"
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/propagation"
@@ -209,5 +211,19 @@ func TestTelemetryWithoutACollector(t *testing.T) {
 		require.Contains(t, w.Body.String(), `le="0.001"`)
 		require.Contains(t, w.Body.String(), "go_goroutines")
 		require.Contains(t, w.Body.String(), "process_open_fds")
+	})
+	t.Run("what a client makes up is no time series", func(t *testing.T) {
+		h := otelhttp.NewHandler(http.NotFoundHandler(), "test")
+		for _, host := range []string{"one.example", "two.example:81", "three.example:82"} {
+			r := httptest.NewRequest(http.MethodPost, "/", strings.NewReader("hello"))
+			r.Host = host
+			h.ServeHTTP(httptest.NewRecorder(), r)
+		}
+		w := httptest.NewRecorder()
+		tel.Metrics.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+		require.NotContains(t, w.Body.String(), ".example")
+		require.Equal(t, 1, strings.Count(w.Body.String(), "\nhttp_server_request_duration_seconds_count{"))
+		require.Contains(t, w.Body.String(), `http_server_request_body_size_bytes_bucket{http_request_method="POST",http_response_status_code="404"`)
+		require.Contains(t, w.Body.String(), `le="1.048576e+06"`)
 	})
 }
