@@ -24,6 +24,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strings"
 	"syscall"
 	"time"
 
@@ -45,7 +46,8 @@ const stopTelemetryWithin = 5 * time.Second
 
 // Main runs a function and ends the process. SIGINT or SIGTERM cancels ctx, upon which run is to drain and return; a
 // second signal ends the process at once. The exit code is 0 when run returns nil (or only says that ctx was
-// cancelled), and 1, after one line that says why, when it returns anything else.
+// cancelled), and 1, after a log line that says why, when it returns anything else. With LOG_FORMAT=text it is said as a
+// person wants to read it: plainly, and a line each when there are several reasons.
 func Main(name string, run func(ctx context.Context, a *App) error) {
 	os.Exit(realMain(name, run, envconfig.OsLookuper(), os.Stderr))
 }
@@ -53,9 +55,9 @@ func Main(name string, run func(ctx context.Context, a *App) error) {
 func realMain(name string, run func(ctx context.Context, a *App) error, lookup envconfig.Lookuper, stderr io.Writer) int {
 	a := &App{Name: name, Version: version(), Lookup: lookup}
 	var err error
-	if a.Logger, err = newLogger(a, stderr); err != nil {
-		// There is no logger to say it with yet, and nobody to tell when stderr cannot be written.
-		_, _ = fmt.Fprintf(stderr, "%s: %v\n", name, err)
+	var format string
+	if a.Logger, format, err = newLogger(a, stderr); err != nil {
+		tell(stderr, name, err) // there is no logger yet
 		return 1
 	}
 	slog.SetDefault(a.Logger)
@@ -64,10 +66,22 @@ func realMain(name string, run func(ctx context.Context, a *App) error, lookup e
 	defer stop()
 
 	if err := runWithTelemetry(ctx, a, run); err != nil && (ctx.Err() == nil || !errors.Is(err, context.Canceled)) {
-		a.Logger.Error("failed", "error", err)
+		if format == formatText {
+			tell(stderr, name, err)
+		} else {
+			a.Logger.Error("failed", "error", err)
+		}
 		return 1
 	}
 	return 0
+}
+
+// tell tells a person what went wrong.
+func tell(to io.Writer, name string, err error) {
+	for line := range strings.Lines(err.Error()) {
+		// Nobody is left to tell when stderr cannot be written.
+		_, _ = fmt.Fprintf(to, "%s: %s\n", name, strings.TrimSuffix(line, "\n"))
+	}
 }
 
 func runWithTelemetry(ctx context.Context, a *App, run func(ctx context.Context, a *App) error) (err error) {

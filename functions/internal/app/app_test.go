@@ -82,7 +82,7 @@ func TestMainExitsOneWithOneLineThatSaysWhy(t *testing.T) {
 func TestMainRefusesALoggerItCannotMake(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ name, env, want string }{
-		{"level", "LOG_LEVEL=loud", "LOG_LEVEL"},
+		{"level", "LOG_LEVEL=loud", `LOG_LEVEL is "loud"; want debug, info, warn or error`},
 		{"format", "LOG_FORMAT=xml", `LOG_FORMAT is "xml"; want json or text`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -140,7 +140,15 @@ func TestLogLinesCarryTheTrace(t *testing.T) {
 
 func TestLogFormatText(t *testing.T) {
 	t.Parallel()
-	c := start(t, "failing", "LOG_FORMAT=text")
+	c := start(t, "logging", "LOG_FORMAT=text")
+	require.NoError(t, c.cmd.Wait())
+	require.Contains(t, c.stderr.String(), `level=INFO msg="with a span" function=logging`)
+}
+
+func TestMainTellsAPersonPlainlyWhyItEnds(t *testing.T) {
+	t.Parallel()
+	c := start(t, "misconfigured", "LOG_FORMAT=text")
 	require.Error(t, c.cmd.Wait())
-	require.Contains(t, c.stderr.String(), `level=ERROR msg=failed function=failing error="connect to the broker: refused"`)
+	require.Equal(t, 1, c.cmd.ProcessState.ExitCode())
+	require.Equal(t, "misconfigured: cat.yaml:3: colour: is no field\nmisconfigured: the model \"dog\" has no Trigger\n", c.stderr.String())
 }

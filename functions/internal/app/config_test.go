@@ -14,6 +14,7 @@ type config struct {
 	app.HTTP
 	Store   string `env:"STORE, required"`
 	Limits  limits
+	Verbose bool `env:"VERBOSE"`
 	Replica struct {
 		Name string `env:"NAME, default=one"`
 	} `env:", prefix=REPLICA_"`
@@ -51,22 +52,24 @@ func TestLoadFillsDefaults(t *testing.T) {
 	require.Equal(t, "one", c.Replica.Name)
 }
 
-func TestLoadNamesTheVariableThatIsWrong(t *testing.T) {
+func TestLoadSaysWhatIsWrongWithAVariable(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
-		name, variable string
-		env            map[string]string
+		name string
+		env  map[string]string
+		want string
 	}{
-		{"missing", "STORE", nil},
-		{"not a number", "PORT", map[string]string{"STORE": "/s", "PORT": "http"}},
-		{"out of range", "METRICS_PORT", map[string]string{"STORE": "/s", "METRICS_PORT": "65536"}},
-		{"not a duration", "DRAIN_TIMEOUT", map[string]string{"STORE": "/s", "DRAIN_TIMEOUT": "10"}},
-		{"nested", "MAX_WAITING", map[string]string{"STORE": "/s", "MAX_WAITING": "many"}},
+		{"missing", nil, "STORE is not set, and has to be"},
+		{"not a number", map[string]string{"STORE": "/s", "PORT": "http"}, `PORT is "http"; want a whole number`},
+		{"out of range", map[string]string{"STORE": "/s", "METRICS_PORT": "65536"}, `METRICS_PORT is "65536": the number is too large or too small`},
+		{"not a duration", map[string]string{"STORE": "/s", "DRAIN_TIMEOUT": "10"}, `DRAIN_TIMEOUT is "10"; want a duration such as 500ms, 30s or 2m`},
+		{"nested", map[string]string{"STORE": "/s", "MAX_WAITING": "many"}, `MAX_WAITING is "many"; want a whole number`},
+		{"not a switch", map[string]string{"STORE": "/s", "VERBOSE": "maybe"}, `VERBOSE is "maybe"; want true or false`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			_, err := load(t, tt.env)
-			require.ErrorContains(t, err, "environment variable "+tt.variable+": ")
+			require.EqualError(t, err, "environment variable "+tt.want)
 		})
 	}
 }

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -10,27 +11,37 @@ import (
 )
 
 type logConfig struct {
-	Level  slog.Level `env:"LOG_LEVEL, default=INFO"`  // DEBUG, INFO, WARN or ERROR
-	Format string     `env:"LOG_FORMAT, default=json"` // json or text
+	Level  string `env:"LOG_LEVEL, default=info"`  // debug, info, warn or error
+	Format string `env:"LOG_FORMAT, default=json"` // json or text
 }
 
-// newLogger makes the logger that LOG_LEVEL and LOG_FORMAT ask for.
-func newLogger(a *App, w io.Writer) (*slog.Logger, error) {
+// The values of LOG_FORMAT.
+const (
+	formatJSON = "json" // for programs
+	formatText = "text" // for people
+)
+
+// newLogger makes the logger that LOG_LEVEL and LOG_FORMAT ask for, and says in which format it logs.
+func newLogger(a *App, w io.Writer) (l *slog.Logger, format string, err error) {
 	var c logConfig
 	if err := Load(context.Background(), a, &c); err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	o := &slog.HandlerOptions{Level: c.Level}
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(cmp.Or(c.Level, "info"))); err != nil {
+		return nil, "", fmt.Errorf("environment variable LOG_LEVEL is %q; want debug, info, warn or error", c.Level)
+	}
+	o := &slog.HandlerOptions{Level: level}
 	var h slog.Handler
 	switch c.Format {
-	case "", "json":
+	case "", formatJSON:
 		h = slog.NewJSONHandler(w, o)
-	case "text":
+	case formatText:
 		h = slog.NewTextHandler(w, o)
 	default:
-		return nil, fmt.Errorf("environment variable LOG_FORMAT is %q; want json or text", c.Format)
+		return nil, "", fmt.Errorf("environment variable LOG_FORMAT is %q; want json or text", c.Format)
 	}
-	return slog.New(tracing{h}).With("function", a.Name), nil
+	return slog.New(tracing{h}).With("function", a.Name), c.Format, nil
 }
 
 // tracing adds the ids of the context's span, so that a log line leads to its trace and back. The ids are there even

@@ -23,6 +23,9 @@ var children = map[string]func(context.Context, *app.App) error{
 	"failing": func(context.Context, *app.App) error {
 		return fmt.Errorf("connect to the broker: %w", errors.New("refused"))
 	},
+	"misconfigured": func(context.Context, *app.App) error {
+		return errors.Join(errors.New("cat.yaml:3: colour: is no field"), errors.New(`the model "dog" has no Trigger`))
+	},
 	"logging": func(ctx context.Context, a *app.App) error {
 		ctx, span := otel.Tracer("test").Start(ctx, "work")
 		defer span.End()

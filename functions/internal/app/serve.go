@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"syscall"
 	"time"
 )
 
@@ -67,7 +68,11 @@ func (a *App) serveMetrics(ctx context.Context, ln net.Listener, log *slog.Logge
 // Listen listens on TCP. Port 0 takes any that is free: see the listener's Addr.
 func Listen(ctx context.Context, host string, port uint16) (net.Listener, error) {
 	var lc net.ListenConfig
-	return lc.Listen(ctx, "tcp", net.JoinHostPort(host, strconv.Itoa(int(port))))
+	ln, err := lc.Listen(ctx, "tcp", net.JoinHostPort(host, strconv.Itoa(int(port))))
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, fmt.Errorf("%w: another program listens on port %d; end it or choose another port", err, port)
+	}
+	return ln, err
 }
 
 // ServeOptions bounds what a client can take. The zero value has the defaults; no bound can be switched off.

@@ -104,11 +104,12 @@ func TestServeIsNotReadyBeforeItStopsTakingRequests(t *testing.T) {
 
 func TestServeCutsWhatDoesNotFinishInTime(t *testing.T) {
 	t.Parallel()
-	entered, cut := make(chan struct{}), make(chan struct{})
+	entered, cut, over := make(chan struct{}), make(chan struct{}), make(chan struct{})
 	s := serve(t, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		close(entered)
 		<-r.Context().Done()
 		close(cut)
+		<-over // or its empty answer could overtake the end of the connection
 	}), app.ServeOptions{DrainTimeout: time.Millisecond})
 	go func() {
 		<-entered
@@ -118,6 +119,17 @@ func TestServeCutsWhatDoesNotFinishInTime(t *testing.T) {
 	require.Error(t, err)
 	require.ErrorIs(t, <-s.result, context.DeadlineExceeded)
 	<-cut
+	close(over)
+}
+
+func TestListenSaysWhatToDoAboutATakenPort(t *testing.T) {
+	t.Parallel()
+	first, err := app.Listen(t.Context(), "127.0.0.1", 0)
+	require.NoError(t, err)
+	defer first.Close()
+	_, err = app.Listen(t.Context(), "127.0.0.1", uint16(first.Addr().(*net.TCPAddr).Port))
+	require.ErrorContains(t, err, first.Addr().String())
+	require.ErrorContains(t, err, "choose another port")
 }
 
 func TestServeReturnsTheListenersError(t *testing.T) {
