@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/netip"
 	"os"
@@ -129,14 +130,20 @@ func (s *System) inside(name string) string {
 }
 
 // startInside serves the parts that only the other parts talk to.
-func (s *System) startInside(h http.Handler) {
-	srv := &http.Server{Handler: h, ReadHeaderTimeout: insideHeaderTimeout, ErrorLog: nil}
+func (s *System) startInside(ctx context.Context, h http.Handler) (err error) {
+	if s.listener, err = app.Listen(ctx, "127.0.0.1", 0); err != nil {
+		return err
+	}
+	srv := &http.Server{
+		Handler: h, ReadHeaderTimeout: insideHeaderTimeout, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
+	}
 	s.serve("loopback server", func() error {
 		if err := srv.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
 			return err
 		}
 		return nil
 	}, srv.Shutdown)
+	return nil
 }
 
 // public is what people and programs outside see.

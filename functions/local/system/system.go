@@ -35,6 +35,7 @@ const brokerName = "broker"
 const (
 	startTimeout        = 2 * time.Minute // for the networks to be loaded
 	readyInterval       = 20 * time.Millisecond
+	tellInterval        = time.Second // between two words about what is waited for
 	insideHeaderTimeout = 10 * time.Second
 )
 
@@ -91,11 +92,16 @@ func Start(ctx context.Context, c Config) (_ *System, err error) {
 			return nil, err
 		}
 	}
-	if s.listener, err = app.Listen(ctx, "127.0.0.1", 0); err != nil {
+	// It serves before the parts are mounted, so that its address is known to them and Stop closes it whatever fails. It
+	// ends after them.
+	mux := http.NewServeMux()
+	if err := s.startInside(ctx, mux); err != nil {
 		return nil, err
 	}
+	for _, model := range m.models {
+		model.Serving.Address = c.Serving // a definition's is a cluster's; errors shall name the one that is called
+	}
 	hub := reply.NewHub()
-	mux := http.NewServeMux()
 	workers, err := s.startDispatch(mux, c, m, hub)
 	if err != nil {
 		return nil, err
@@ -105,7 +111,6 @@ func Start(ctx context.Context, c Config) (_ *System, err error) {
 		return nil, err
 	}
 	mux.Handle("/"+deadLetterName, letters)
-	s.startInside(mux)
 	if err := s.startBroker(mux, c, m); err != nil {
 		return nil, err
 	}
@@ -119,7 +124,7 @@ func Start(ctx context.Context, c Config) (_ *System, err error) {
 
 	s.health = app.NewHealth(func() error { return ready(service, workers) })
 	s.public = public(c, service, s.health, fetch.New(fetch.Config{Allow: allow}))
-	return s, waitUntil(ctx, func() error { return ready(service, workers) })
+	return s, waitUntil(ctx, func() error { return ready(service, workers) }, c.Logger)
 }
 
 // ready says what cannot answer yet.
@@ -133,16 +138,21 @@ func ready(service *ask.Service, workers []*worker.Worker) error {
 	return errors.Join(errs...)
 }
 
-// waitUntil asks ready again and again until it says nil, and gives up with what it said last.
-func waitUntil(ctx context.Context, ready func() error) error {
+// waitUntil asks ready again and again until it says nil, and gives up with what it said last. Who waits longer than a
+// moment is told for what.
+func waitUntil(ctx context.Context, ready func() error, log *slog.Logger) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	tick := time.NewTicker(readyInterval)
 	defer tick.Stop()
-	for {
+	for told := time.Now(); ; {
 		err := ready()
 		if err == nil {
 			return nil
+		}
+		if time.Since(told) >= tellInterval {
+			told = time.Now()
+			log.Info("waiting until everything is ready", "error", err)
 		}
 		select {
 		case <-tick.C:
