@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -38,7 +39,7 @@ func Run(m *tflite.Model, input []uint8) ([]uint8, error) {
 			values[out] = conv(x[0], x[1].Tensor, x[2].Tensor, y, options)
 		case tflite.Pool:
 			if o.Code == tflite.MaxPool2D {
-				values[out] = pool(x[0], y, options, greatest)
+				values[out] = pool(x[0], y, options, slices.Max)
 			} else {
 				values[out] = pool(x[0], y, options, average)
 			}
@@ -225,14 +226,6 @@ func pool(x operand, y *tflite.Tensor, o tflite.Pool, of func(codes []int32) int
 		}
 	})
 	return codes
-}
-
-func greatest(codes []int32) int32 {
-	g := codes[0]
-	for _, c := range codes {
-		g = max(g, c)
-	}
-	return g
 }
 
 // average rounds halves up.
