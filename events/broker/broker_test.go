@@ -368,7 +368,7 @@ func TestStopReportsWhatItHadNoTimeFor(t *testing.T) {
 	require.EqualError(t, err, "the broker stopped with 4 events undelivered")
 	require.Equal(t, err, b.Stop(t.Context()))
 	for _, e := range left.Events {
-		require.Contains(t, log.String(), fmt.Sprintf(`"msg":"event left undelivered: the broker stops","event":%q,"trigger":%q`, e.ID, e.Trigger))
+		require.Contains(t, log.String(), fmt.Sprintf(`"msg":"event left undelivered: the broker stops","event_id":%q,"trigger":%q`, e.ID, e.Trigger))
 	}
 }
 
@@ -388,7 +388,7 @@ func TestAnEventThatEvenTheDeadLetterSinkRefusesIsCountedAndLogged(t *testing.T)
 		}
 	}
 	require.NoError(t, b.Stop(t.Context()))
-	require.Contains(t, log.String(), `"level":"ERROR","msg":"event lost: the dead letter sink did not take it","status":500,"error":"answered 500","event":"1","trigger":"`+tr.Name+`"`)
+	require.Contains(t, log.String(), `"level":"ERROR","msg":"event lost: the dead letter sink did not take it","status":500,"error":"answered 500","event_id":"1","trigger":"`+tr.Name+`"`)
 	require.NotContains(t, log.String(), "secret")
 	require.EqualValues(t, 4, deliveries(t, tr.Name, "retried"))
 	require.EqualValues(t, 1, deliveries(t, tr.Name, "lost"))

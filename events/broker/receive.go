@@ -63,7 +63,7 @@ func (b *Broker) receive(r *http.Request) *problem.Details {
 			return b.unreadable(err)
 		}
 		b.metrics.received(r.Context(), outcomeUnmatched)
-		b.log.LogAttrs(r.Context(), slog.LevelInfo, "event matches no trigger", slog.String("event", m.id), slog.String("type", ev.Type()))
+		b.log.LogAttrs(r.Context(), slog.LevelInfo, "event matches no trigger", slog.String("event_id", m.id), slog.String("type", ev.Type()))
 		return nil
 	}
 
@@ -74,7 +74,7 @@ func (b *Broker) receive(r *http.Request) *problem.Details {
 	}
 	if full := reserve(matching, size); full != nil {
 		b.metrics.received(r.Context(), outcomeFull)
-		b.log.LogAttrs(r.Context(), slog.LevelWarn, "queue is full", slog.String("event", m.id), slog.String("trigger", full.name))
+		b.log.LogAttrs(r.Context(), slog.LevelWarn, "queue is full", slog.String("event_id", m.id), slog.String("trigger", full.name))
 		d := problem.New("broker-full", http.StatusServiceUnavailable, "Too many events are waiting", "Send this event again later.")
 		d.RetryAfter = retryAfterFull
 		return d

@@ -228,7 +228,7 @@ func (s *subscription) leave(ctx context.Context, m *message) {
 
 // about says in a log which event of which Trigger it is about.
 func (s *subscription) about(m *message, attrs ...slog.Attr) []slog.Attr {
-	return append(attrs, slog.String("event", m.id), slog.String("trigger", s.name))
+	return append(attrs, slog.String("event_id", m.id), slog.String("trigger", s.name))
 }
 
 // send tries until somebody took m, no try is left, or ctx ends. The status is that of the last try.

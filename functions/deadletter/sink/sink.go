@@ -186,7 +186,7 @@ func (s *Sink) start(ctx context.Context, l letter) (context.Context, trace.Span
 // record puts what is known of a dead letter into the log.
 func (s *Sink) record(ctx context.Context, l letter, outcome string, err error) {
 	attrs := []slog.Attr{
-		slog.String("outcome", outcome), slog.String("event", clip(l.id)), slog.String("event_type", clip(l.typ)),
+		slog.String("outcome", outcome), slog.String("event_id", clip(l.id)), slog.String("event_type", clip(l.typ)),
 		slog.String("event_source", clip(l.from)), slog.String("model", clip(l.model)), slog.Time("event_time", l.time),
 		slog.Time("deadline", l.deadline), slog.String("destination", clip(l.destination)),
 		slog.String("status", l.statusText()), slog.Int64("bytes", l.bytes),

@@ -126,7 +126,7 @@ func TestTheRequesterIsToldWhyThereIsNoAnswer(t *testing.T) {
 
 			line := w.record(t)
 			require.Equal(t, "told", line["outcome"])
-			require.Equal(t, id, line["event"])
+			require.Equal(t, id, line["event_id"])
 			require.Equal(t, "cat", line["model"])
 			require.InDelta(t, len("secret picture"), line["bytes"], 0)
 			if tt.code != "" {

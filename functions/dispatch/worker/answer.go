@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/google/uuid"
@@ -24,7 +25,7 @@ func (w *Worker) answer(ctx context.Context, r *events.Request, received time.Ti
 	queue := max(received.Sub(r.Time), 0) // clocks differ
 	w.in.queue.Record(ctx, queue.Seconds(), w.in.model)
 	if r.Model != w.Model.Name {
-		w.Logger.ErrorContext(ctx, "event is for another model: check the Trigger's filter and subscriber", "event", r.ID, "for", r.Model)
+		w.Logger.ErrorContext(ctx, "event is for another model: check the Trigger's filter and subscriber", "event_id", r.ID, "for", r.Model)
 		return w.failed(ctx, r, misrouted(r.Model, w.Model.Name)), verdict{}
 	}
 
@@ -45,7 +46,7 @@ func (w *Worker) answer(ctx context.Context, r *events.Request, received time.Ti
 	release()
 	a, err := w.Model.Interpret(out.values)
 	if err != nil {
-		return w.unanswered(ctx, r, errors.Join(tfserving.ErrAnswer, err))
+		return w.unanswered(ctx, r, fmt.Errorf("%w: %w", tfserving.ErrAnswer, err))
 	}
 
 	result := w.result(ctx, r)
@@ -100,7 +101,7 @@ func pictureError(err error) error {
 	if err == nil {
 		return nil
 	}
-	return errors.Join(errPicture, err)
+	return fmt.Errorf("%w: %w", errPicture, err)
 }
 
 // unanswered decides what an error means: the requester is told (a result), nobody waits, or the event comes again. An
@@ -108,17 +109,17 @@ func pictureError(err error) error {
 func (w *Worker) unanswered(ctx context.Context, r *events.Request, err error) (*events.Result, verdict) {
 	switch code := status.Code(err); {
 	case errors.Is(err, errPicture):
-		w.Logger.InfoContext(ctx, "picture cannot be used", "event", r.ID, "error", err)
+		w.Logger.InfoContext(ctx, "picture cannot be used", "event_id", r.ID, "error", err)
 		return w.failed(ctx, r, badPicture(err)), verdict{}
 	case errors.Is(err, tfserving.ErrInvalid):
-		w.Logger.WarnContext(ctx, "the network refused its input", "event", r.ID, "error", err)
+		w.Logger.WarnContext(ctx, "the network refused its input", "event_id", r.ID, "error", err)
 		return w.failed(ctx, r, inputRefused()), verdict{}
 	case errors.Is(err, tfserving.ErrAnswer):
-		w.Logger.ErrorContext(ctx, "the network's output does not fit the model's definition", "event", r.ID, "error", err)
+		w.Logger.ErrorContext(ctx, "the network's output does not fit the model's definition", "event_id", r.ID, "error", err)
 		return w.failed(ctx, r, badOutput()), verdict{}
 	case code == grpccodes.FailedPrecondition, code == grpccodes.Unimplemented, code == grpccodes.OutOfRange:
 		// A signature or a method that the server does not have. A model that it has not loaded yet is NotFound.
-		w.Logger.ErrorContext(ctx, "the model server cannot be called as the model's definition says", "event", r.ID, "error", err)
+		w.Logger.ErrorContext(ctx, "the model server cannot be called as the model's definition says", "event_id", r.ID, "error", err)
 		return w.failed(ctx, r, badServing()), verdict{}
 	case expired(ctx, r):
 		return nil, acknowledged(outcomeExpired)
@@ -130,7 +131,7 @@ func (w *Worker) unanswered(ctx context.Context, r *events.Request, err error) (
 		return nil, retried("This replica is stopping.")
 	}
 	trace.SpanFromContext(ctx).RecordError(err)
-	w.Logger.WarnContext(ctx, "the model server did not answer", "event", r.ID, "error", err)
+	w.Logger.WarnContext(ctx, "the model server did not answer", "event_id", r.ID, "error", err)
 	return nil, retried("The model server did not answer.")
 }
 

@@ -93,7 +93,7 @@ func (w *Worker) unreadable(ctx context.Context, req *http.Request, err error) v
 func (w *Worker) deliver(ctx, delivered context.Context, r *events.Request, received time.Time) verdict {
 	switch {
 	case !reply.ValidAddress(r.ReplyTo):
-		w.Logger.WarnContext(ctx, "event is refused: its reply address is none", "event", r.ID, "source", r.Source)
+		w.Logger.WarnContext(ctx, "event is refused: its reply address is none", "event_id", r.ID, "source", r.Source)
 		return refused(badAddress())
 	case !received.Before(r.Deadline):
 		return acknowledged(outcomeExpired)
@@ -144,7 +144,7 @@ func (w *Worker) respond(ctx context.Context, r *events.Request, result *events.
 		return acknowledged(outcomeExpired)
 	}
 	trace.SpanFromContext(ctx).RecordError(err)
-	w.Logger.WarnContext(ctx, "the reply was not sent", "event", r.ID, "error", err)
+	w.Logger.WarnContext(ctx, "the reply was not sent", "event_id", r.ID, "error", err)
 	return retried("The reply could not be sent.")
 }
 

@@ -191,7 +191,7 @@ func (s *Service) exchange(ctx context.Context, in *inquiry, requestID string) (
 	if f := s.send(ctx, in); f != nil {
 		// Nobody hears the reason of a caller that is gone.
 		if ctx.Err() == nil {
-			s.cfg.Logger.WarnContext(ctx, "event not published", "request", requestID, "event", in.event.ID,
+			s.cfg.Logger.WarnContext(ctx, "event not published", "request_id", requestID, "event_id", in.event.ID,
 				"model", in.model.Name, "maybe", f.maybe, "error", f.cause)
 		}
 		// An event that may be in the queue is awaited like one that is: the answer, or its absence, will tell.
@@ -213,7 +213,7 @@ func (s *Service) exchange(ctx context.Context, in *inquiry, requestID string) (
 	case err != nil:
 		return nil, problem.From(err)
 	case r.Model != in.model.Name:
-		s.cfg.Logger.ErrorContext(ctx, "reply does not answer its request", "request", requestID, "event", in.event.ID,
+		s.cfg.Logger.ErrorContext(ctx, "reply does not answer its request", "request_id", requestID, "event_id", in.event.ID,
 			"model", in.model.Name, "source", r.Source)
 		return nil, badReply()
 	case r.Problem != nil:

@@ -192,8 +192,8 @@ func TestAccessLogHasTheRequestAndNothingOfItsContent(t *testing.T) {
 	require.EqualValues(t, 200, line["status"])
 	require.EqualValues(t, len(portrait(4)), line["bytes_in"])
 	require.EqualValues(t, len(a.body), line["bytes_out"])
-	require.Equal(t, "0af7651916cd43dd8448eb211c80319c", line["trace"])
-	require.Positive(t, line["ms"])
+	require.Equal(t, "0af7651916cd43dd8448eb211c80319c", line["trace_id"])
+	require.Positive(t, line["duration_ms"])
 	require.NotContains(t, w.log.String(), "hunter2")
 
 	a = w.call(t, http.MethodGet, "/health/liveness", nil)

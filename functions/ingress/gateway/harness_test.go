@@ -39,6 +39,7 @@ import (
 	"github.com/ebb-inference/ebb/events/trigger"
 	"github.com/ebb-inference/ebb/functions/ingress/ask"
 	"github.com/ebb-inference/ebb/functions/ingress/fetch"
+	"github.com/ebb-inference/ebb/functions/internal/app"
 	"github.com/ebb-inference/ebb/models"
 )
 
@@ -134,7 +135,7 @@ type setup struct {
 func start(t *testing.T, change func(*setup)) *world {
 	t.Helper()
 	w := &world{hub: reply.NewHub(), log: &logs{}, doc: document(t)}
-	logger := slog.New(slog.NewJSONHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	logger := slog.New(app.WithTrace(slog.NewJSONHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug})))
 	s := &setup{subscribe: func(_ *world, r *events.Request) *events.Result { return answerTo(r) }}
 	s.Config = Config{
 		Page: http.HandlerFunc(page), Logger: logger, Version: "test",
@@ -235,7 +236,7 @@ func (l *logs) of(t *testing.T, message, request string) map[string]any {
 	require.Eventually(t, func() bool {
 		for line := range strings.Lines(l.String()) {
 			var entry map[string]any
-			if json.Unmarshal([]byte(line), &entry) == nil && entry["msg"] == message && entry["request"] == request {
+			if json.Unmarshal([]byte(line), &entry) == nil && entry["msg"] == message && entry["request_id"] == request {
 				found = entry
 				return true
 			}

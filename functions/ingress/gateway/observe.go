@@ -50,7 +50,7 @@ func (g *gateway) observe(next http.Handler) http.Handler {
 func (g *gateway) finish(rec *recorder, r *http.Request, began time.Time, panicked any) {
 	broken := isAbort(panicked)
 	if panicked != nil && !broken {
-		g.Logger.ErrorContext(r.Context(), "panic", "request", requestID(r), "panic", fmt.Sprint(panicked), "stack", string(debug.Stack()))
+		g.Logger.ErrorContext(r.Context(), "panic", "request_id", requestID(r), "panic", fmt.Sprint(panicked), "stack", string(debug.Stack()))
 		if broken = rec.status != 0; !broken {
 			fail(rec, r, problem.From(errPanic))
 		}
@@ -60,10 +60,9 @@ func (g *gateway) finish(rec *recorder, r *http.Request, began time.Time, panick
 		level = slog.LevelDebug
 	}
 	g.Logger.LogAttrs(r.Context(), level, "request",
-		slog.String("request", requestID(r)), slog.String("trace", traceID(r)),
-		slog.String("method", r.Method), slog.String("route", r.Pattern), slog.Int("status", rec.sent()),
+		slog.String("request_id", requestID(r)), slog.String("method", r.Method), slog.String("route", r.Pattern), slog.Int("status", rec.sent()),
 		slog.Int64("bytes_in", r.ContentLength), slog.Int64("bytes_out", rec.bytes),
-		slog.Float64("ms", float64(time.Since(began))/float64(time.Millisecond)))
+		slog.Float64("duration_ms", float64(time.Since(began))/float64(time.Millisecond)))
 	if broken {
 		panic(http.ErrAbortHandler) // the connection is closed, so that the client does not take a part for all
 	}
@@ -74,13 +73,6 @@ var errPanic = errors.New("panic")
 func isAbort(panicked any) bool {
 	err, ok := panicked.(error)
 	return ok && errors.Is(err, http.ErrAbortHandler)
-}
-
-func traceID(r *http.Request) string {
-	if c := trace.SpanContextFromContext(r.Context()); c.HasTraceID() {
-		return c.TraceID().String()
-	}
-	return ""
 }
 
 // isProbe says whether a request is one of those that an orchestrator sends every few seconds.

@@ -158,7 +158,7 @@ func (g *gateway) v2Infer(w http.ResponseWriter, r *http.Request) {
 func (g *gateway) v2Answer(w http.ResponseWriter, r *http.Request, response *v2.Response) {
 	data, header, err := response.Encode()
 	if err != nil {
-		g.Logger.ErrorContext(r.Context(), "answer not written", "request", requestID(r), "error", err)
+		g.Logger.ErrorContext(r.Context(), "answer not written", "request_id", requestID(r), "error", err)
 		fail(w, r, problem.From(err))
 		return
 	}

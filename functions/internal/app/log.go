@@ -41,8 +41,11 @@ func newLogger(a *App, w io.Writer) (l *slog.Logger, format string, err error) {
 	default:
 		return nil, "", fmt.Errorf("environment variable LOG_FORMAT is %q; want json or text", c.Format)
 	}
-	return slog.New(tracing{h}).With("function", a.Name), c.Format, nil
+	return slog.New(WithTrace(h)).With("function", a.Name), c.Format, nil
 }
+
+// WithTrace returns a handler that gives each record the ids of its context's span, trace_id and span_id.
+func WithTrace(h slog.Handler) slog.Handler { return tracing{h} }
 
 // tracing adds the ids of the context's span, so that a log line leads to its trace and back. The ids are there even
 // when the trace itself is not sampled: they still tie the lines of one request together across functions.
