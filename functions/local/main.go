@@ -32,7 +32,7 @@ func run(ctx context.Context, a *app.App) error {
 	}
 	ln, err := app.Listen(ctx, c.Host, c.Port)
 	if err != nil {
-		return err
+		return fmt.Errorf("environment variables HOST and PORT: %w", err)
 	}
 	sys, err := system.Start(ctx, system.Config{
 		Manifests: c.Manifests, Networks: c.Networks, Serving: c.Serving, FetchAllow: c.FetchAllow,

@@ -384,3 +384,32 @@ func TestStartSaysWhatIsWrongWithTheModels(t *testing.T) {
 		})
 	}
 }
+
+// lines is a log that a test can wait for.
+type lines chan string
+
+func (l lines) Write(p []byte) (int, error) {
+	l <- string(p)
+	return len(p), nil
+}
+
+func TestStartSaysForWhichModelServerItWaits(t *testing.T) {
+	t.Parallel()
+	ln, err := app.Listen(t.Context(), "127.0.0.1", 0)
+	require.NoError(t, err)
+	require.NoError(t, ln.Close()) // nobody answers there
+	ctx, cancel := context.WithCancel(t.Context())
+	log := make(lines, 100)
+	failed := make(chan error, 1)
+	go func() {
+		_, err := system.Start(ctx, system.Config{
+			Manifests: []string{root + "/config/models"}, Serving: ln.Addr().String(), Logger: slog.New(slog.NewTextHandler(log, nil)),
+		})
+		failed <- err
+	}()
+	line := <-log
+	cancel()
+	require.Contains(t, line, "waiting until everything is ready")
+	require.Contains(t, line, "model server "+ln.Addr().String())
+	require.ErrorContains(t, <-failed, "not ready")
+}
