@@ -157,12 +157,6 @@ func (t *Tab) must(what string, err error) {
 	}
 }
 
-// Do runs chromedp's actions in the tab.
-func (t *Tab) Do(actions ...chromedp.Action[chromedp.Void]) {
-	t.tb.Helper()
-	t.must("driving the page", chromedp.Do(t.ctx, actions...))
-}
-
 // Open goes to an address and waits until it is loaded.
 func (t *Tab) Open(url string) {
 	t.tb.Helper()
