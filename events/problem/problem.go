@@ -3,6 +3,7 @@
 package problem
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -81,8 +82,10 @@ func Write(w http.ResponseWriter, d *Details) {
 	if out.Status < 400 || out.Status > 599 {
 		out.Status = http.StatusInternalServerError
 	}
-	body, err := json.Marshal(&out)
-	if err != nil { // strings and numbers always marshal
+	var body bytes.Buffer
+	encoder := json.NewEncoder(&body)
+	encoder.SetEscapeHTML(false)                 // people read it too, and browsers take it for nothing but JSON
+	if err := encoder.Encode(&out); err != nil { // strings and numbers always marshal
 		http.Error(w, http.StatusText(out.Status), out.Status)
 		return
 	}
@@ -94,5 +97,5 @@ func Write(w http.ResponseWriter, d *Details) {
 		h.Set("Retry-After", strconv.Itoa(out.RetryAfter))
 	}
 	w.WriteHeader(out.Status)
-	_, _ = w.Write(append(body, '\n')) // the caller hung up: nobody is left to tell
+	_, _ = body.WriteTo(w) // the caller hung up: nobody is left to tell
 }

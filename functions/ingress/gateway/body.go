@@ -36,7 +36,7 @@ func (g *gateway) admit(w http.ResponseWriter, r *http.Request, limit int64, fac
 	if hold == nil {
 		return nil, busy()
 	}
-	r.Body = http.MaxBytesReader(w, r.Body, limit)
+	bound(w, r, limit)
 	return hold, nil
 }
 

@@ -347,6 +347,29 @@ func TestABodyThatEndsEarlyIs400(t *testing.T) {
 	require.Equal(t, 400, status)
 }
 
+func TestAClientThatIsStillSendingReadsWhyItIsRefused(t *testing.T) {
+	t.Parallel()
+	w := start(t, func(s *setup) { s.MaxBytes, s.MaxBodyBytes = 1000, 1000 })
+	const size = 20 << 20 // more than the kernel keeps for a server that does not read
+	body := strings.Repeat("x", size)
+	length := fmt.Sprintf("Content-Length: %d\r\n\r\n%s", size, body)
+	for name, tc := range map[string]struct {
+		request string
+		status  int
+	}{
+		"announced":         {"POST /v1/infer?model=cat HTTP/1.1\r\nHost: x\r\n" + length, 413},
+		"not announced":     {fmt.Sprintf("POST /v1/infer?model=cat HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n", size, body), 413},
+		"compressed":        {"POST /v1/infer?model=cat HTTP/1.1\r\nHost: x\r\nContent-Encoding: gzip\r\n" + length, 415},
+		"no such path":      {"POST /nowhere HTTP/1.1\r\nHost: x\r\n" + length, 404},
+		"V1, no such model": {"POST /v1/models/lion:predict HTTP/1.1\r\nHost: x\r\n" + length, 404},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			require.Equal(t, tc.status, raw(t, w.url, tc.request, false))
+		})
+	}
+}
+
 func TestExpectContinueIsNotContinuedForWhatIsTooLarge(t *testing.T) {
 	t.Parallel()
 	w := start(t, func(s *setup) { s.MaxBytes = 1000 })

@@ -144,8 +144,8 @@ func readPart(part io.Reader, expect, limit int64) ([]byte, error) {
 }
 
 func badForm(r *http.Request, err error) *problem.Details {
-	if errors.Is(err, io.EOF) {
-		err = io.ErrUnexpectedEOF // the form's end is missing, whatever the body's announced end was
+	if errors.Is(err, io.EOF) { // the body is whole, and the form is not
+		return badRequest("The form does not end with the boundary that the Content-Type names; let your HTTP library write both.")
 	}
 	if p := unreadable(r, err); p.Type != badRequest("").Type {
 		return p
@@ -231,9 +231,12 @@ func badJSON(err error) *problem.Details {
 	case errors.As(err, &syntax):
 		return badRequest("The JSON has a mistake after %d bytes: %.100s.", syntax.Offset, syntax.Error())
 	case errors.As(err, &wrongType):
-		return badRequest("In the JSON, %q cannot be a %.32s.", wrongType.Field, wrongType.Value)
+		if wrongType.Field == "" {
+			return badRequest("The JSON has to be an object, and is of the type %.32s.", wrongType.Value)
+		}
+		return badRequest("In the JSON, %q cannot be of the type %.32s.", wrongType.Field, wrongType.Value)
 	case errors.As(err, &notBase64):
-		return badRequest("In the JSON, what should be base64 is not.")
+		return badRequest("In the JSON, what should be base64 is not: use the standard alphabet, with its padding and without a prefix such as data:.")
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return badRequest("The JSON ends too early.")
 	default:

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -32,8 +33,9 @@ const (
 )
 
 // fail answers with a problem, in the form that the clients of the request's path know: {"error": "…"} for V1 and V2,
-// problem details for the rest. The status and Retry-After are the same.
+// problem details for the rest. The status and Retry-After are the same. What is left of the request's body is dropped.
 func fail(w http.ResponseWriter, r *http.Request, p *problem.Details) {
+	drain(r)
 	if !wantsPlainError(r.URL.Path) {
 		if p.Instance == "" {
 			own := *p
@@ -56,17 +58,19 @@ func wantsPlainError(path string) bool {
 
 // writeJSON answers with v, which must be something that marshals.
 func writeJSON(w http.ResponseWriter, status int, v any) {
-	body, err := json.Marshal(v)
-	if err != nil {
+	var body bytes.Buffer
+	encoder := json.NewEncoder(&body)
+	encoder.SetEscapeHTML(false) // people read it too, and browsers take it for nothing but JSON
+	if err := encoder.Encode(v); err != nil {
 		problem.Write(w, problem.From(err))
 		return
 	}
 	h := w.Header()
 	h.Set("Content-Type", "application/json")
 	h.Set("Cache-Control", "no-store")
-	h.Set("Content-Length", strconv.Itoa(len(body)+1))
+	h.Set("Content-Length", strconv.Itoa(body.Len()))
 	w.WriteHeader(status)
-	_, _ = w.Write(append(body, '\n')) // the client hung up: nobody is left to tell
+	_, _ = body.WriteTo(w) // the client hung up: nobody is left to tell
 }
 
 func badRequest(format string, args ...any) *problem.Details {

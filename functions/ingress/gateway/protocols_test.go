@@ -106,7 +106,7 @@ func TestV1PredictSaysWhatIsWrongInItsOwnForm(t *testing.T) {
 		"no instances":              {"cat", `{"instances":[]}`, 400, "may be 1 to 3"},
 		"no inputs":                 {"cat", `{"inputs":[]}`, 400, "may be 1 to 3"},
 		"too many":                  {"cat", `{"instances":[` + good + `,` + good + `,` + good + `,` + good + `]}`, 400, "There are 4"},
-		"instances of another type": {"cat", `{"instances":7}`, 400, `"instances" cannot be a number`},
+		"instances of another type": {"cat", `{"instances":7}`, 400, `"instances" cannot be of the type number`},
 		"a number":                  {"cat", `{"instances":[7]}`, 400, "instances[0]: want"},
 		"pixels":                    {"cat", `{"instances":[` + good + `,[[0,1],[2,3]]]}`, 400, "instances[1]: want"},
 		"a string":                  {"cat", `{"instances":["AA=="]}`, 400, "instances[0]: want"},
@@ -115,8 +115,8 @@ func TestV1PredictSaysWhatIsWrongInItsOwnForm(t *testing.T) {
 		"not base64":                {"cat", `{"instances":[{"b64":"cat!"}]}`, 400, "instances[0]: b64: not base64"},
 		"a number in base64":        {"cat", `{"instances":[{"b64":7}]}`, 400, "instances[0]: b64: not base64"},
 		"empty":                     {"cat", `{"instances":[{"b64":""}]}`, 400, "no picture"},
-		"not a picture":             {"cat", `{"instances":[` + good + `,{"b64":"AAAA"}]}`, 415, "Picture 1: "},
-		"a picture too large":       {"cat", `{"instances":[` + good + `,` + large + `]}`, 413, "Picture 1: "},
+		"not a picture":             {"cat", `{"instances":[` + good + `,{"b64":"AAAA"}]}`, 415, "Picture 2 of 2: "},
+		"a picture too large":       {"cat", `{"instances":[` + good + `,` + large + `]}`, 413, "Picture 2 of 2: "},
 		"too large":                 {"cat", strings.Repeat(" ", 10_001), 413, "10000 bytes"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -146,8 +146,8 @@ func TestOnePictureWithoutAnAnswerFailsTheWholeRequest(t *testing.T) {
 			return answerTo(r)
 		}
 	})
-	w.call(t, http.MethodPost, "/v1/models/cat:predict", v1Body(pictures...)).requireError(t, 422, "The picture is damaged: Picture 2: Send another.")
-	w.call(t, http.MethodPost, "/v2/models/cat/infer", v2Body(pictures...)).requireError(t, 422, "The picture is damaged: Picture 2: Send another.")
+	w.call(t, http.MethodPost, "/v1/models/cat:predict", v1Body(pictures...)).requireError(t, 422, "The picture is damaged: Picture 3 of 3: Send another.")
+	w.call(t, http.MethodPost, "/v2/models/cat/infer", v2Body(pictures...)).requireError(t, 422, "The picture is damaged: Picture 3 of 3: Send another.")
 	w.call(t, http.MethodPost, "/v1/models/cat:predict", v1Body(pictures[2])).requireError(t, 422, "The picture is damaged: Send another.")
 }
 
@@ -323,7 +323,7 @@ func TestV2InferSaysWhatIsWrongInItsOwnForm(t *testing.T) {
 		"too many":             {"cat", input(good+","+good+","+good+","+good, 4) + "}", "", 400, "1 to 3 elements"},
 		"unknown output":       {"cat", input(good, 1) + `,"outputs":[{"name":"classes"}]}`, "", 400, `no output "classes"`},
 		"no answer to ask for": {"imagenet", input(good, 1) + `,"outputs":[{"name":"answer"}]}`, "", 400, `no output "answer"`},
-		"not a picture":        {"cat", input(good+`,"AAAA"`, 2) + "}", "", 415, "Picture 1"},
+		"not a picture":        {"cat", input(good+`,"AAAA"`, 2) + "}", "", 415, "Picture 2 of 2: "},
 		"empty":                {"cat", input(`""`, 1) + "}", "", 400, "no picture"},
 		"a picture too large":  {"cat", input(strconv.Quote(base64.StdEncoding.EncodeToString(make([]byte, 1001))), 1) + "}", "", 413, "1000 bytes"},
 		"too large":            {"cat", strings.Repeat(" ", 10_001), "", 413, "10000 bytes"},

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"strconv"
 	"strings"
@@ -79,6 +80,6 @@ func (f *failed) about(pictures int) *problem.Details {
 		return f.problem
 	}
 	p := *f.problem
-	p.Detail = "Picture " + strconv.Itoa(f.index) + ": " + p.Detail
+	p.Detail = fmt.Sprintf("Picture %d of %d: %s", f.index+1, pictures, p.Detail)
 	return &p
 }

@@ -93,7 +93,7 @@ func (g *gateway) v1Pictures(data []byte) (pictures [][]byte, answerName string,
 		if pictures[i], err = v1Picture(row); err != nil {
 			return nil, "", badRequest(`%s[%d]: %v.`, where, i, err)
 		}
-		if failure := g.checkSize(i, pictures[i]); failure != nil {
+		if failure := g.checkSize(i, len(rows), pictures[i]); failure != nil {
 			return nil, "", failure
 		}
 	}
@@ -145,10 +145,10 @@ func onlyMember(object json.RawMessage) (member, bool) {
 	return member{}, false
 }
 
-// checkSize holds each of several pictures to the bound of one.
-func (g *gateway) checkSize(i int, picture []byte) *problem.Details {
+// checkSize holds one of several pictures to the bound of each.
+func (g *gateway) checkSize(i, pictures int, picture []byte) *problem.Details {
 	if int64(len(picture)) <= g.MaxBytes {
 		return nil
 	}
-	return (&failed{index: i, problem: pictureTooLarge(g.MaxBytes)}).about(i + 2)
+	return (&failed{index: i, problem: pictureTooLarge(g.MaxBytes)}).about(pictures)
 }

@@ -133,7 +133,7 @@ func (g *gateway) v2Infer(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	for i, picture := range in.Elements {
-		if failure := g.checkSize(i, picture); failure != nil {
+		if failure := g.checkSize(i, len(in.Elements), picture); failure != nil {
 			fail(w, r, failure)
 			return
 		}

@@ -243,7 +243,7 @@ func jsonError(err error) error {
 	var syntax *json.SyntaxError
 	switch {
 	case errors.As(err, &wrongType):
-		return fmt.Errorf("JSON: %s: a %.32s does not fit here", wrongType.Field, wrongType.Value)
+		return fmt.Errorf("JSON: %s: the type %.32s does not fit here", wrongType.Field, wrongType.Value)
 	case errors.As(err, &syntax):
 		return fmt.Errorf("JSON: after %d bytes: %.100s", syntax.Offset, syntax.Error())
 	default:
