@@ -69,6 +69,13 @@ func jpegEXIF(data []byte) []byte {
 }
 
 func decodeJPEG(data []byte) (image.Image, error) {
+	if err := checkScans(data); err != nil {
+		return nil, err
+	}
+	return jpeg.Decode(bytes.NewReader(data))
+}
+
+func checkScans(data []byte) error {
 	scans := 0
 	for marker := range jpegSegments(data) {
 		if marker == markerSOS {
@@ -76,9 +83,9 @@ func decodeJPEG(data []byte) (image.Image, error) {
 		}
 	}
 	if scans > maxScans {
-		return nil, fmt.Errorf("%w: the JPEG has %d scans, want at most %d", ErrUnsupported, scans, maxScans)
+		return fmt.Errorf("%w: the JPEG has %d scans, want at most %d", ErrUnsupported, scans, maxScans)
 	}
-	return jpeg.Decode(bytes.NewReader(data))
+	return nil
 }
 
 // baseline reports whether a JPEG is of the kind that every decoder takes: sequential, 8 bits, grey or three channels.
@@ -105,6 +112,9 @@ func EncodeJPEG(data []byte, l Limits) ([]byte, error) {
 		return nil, err
 	}
 	if h.MediaType == "image/jpeg" && h.orientation == upwards && baseline(data) {
+		if err := checkScans(data); err != nil { // whoever decodes it would pay for them
+			return nil, err
+		}
 		return data, nil
 	}
 	img, err := Decode(data, l)

@@ -307,7 +307,11 @@ func TestJPEGWithEndlessScansIsRefused(t *testing.T) {
 	sos := bytes.Index(data, []byte{0xff, 0xda})
 	scan := data[sos : len(data)-2]
 	many := append(bytes.Clone(data[:sos]), bytes.Repeat(scan, 1000)...)
-	_, err := picture.Decode(append(many, 0xff, 0xd9), picture.Limits{})
+	many = append(many, 0xff, 0xd9)
+	_, err := picture.Decode(many, picture.Limits{})
+	require.ErrorIs(t, err, picture.ErrUnsupported)
+	require.ErrorContains(t, err, "1000 scans")
+	_, err = picture.EncodeJPEG(many, picture.Limits{})
 	require.ErrorIs(t, err, picture.ErrUnsupported)
 	require.ErrorContains(t, err, "1000 scans")
 }
