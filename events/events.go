@@ -39,7 +39,7 @@ const (
 
 // Request is one picture for one model: the request event, decoded.
 type Request struct {
-	ID            string    // UUIDv7, the request's id; redeliveries repeat it
+	ID            string    // UUIDv7 of the event: of one picture's question to one model; redeliveries repeat it
 	Source        string    // "/ebb/ingress/<replica>"
 	Time          time.Time // when ingress made it, UTC
 	Model         string    // the model's name, as Triggers filter it
@@ -57,7 +57,7 @@ type Result struct {
 	ID            string // of the result event itself
 	Source        string // "/ebb/dispatch/<model>/<replica>" or another function's
 	Time          time.Time
-	RequestID     string
+	RequestID     string // the Request's ID
 	CorrelationID string
 	Model         string
 	TraceParent   string

@@ -65,7 +65,10 @@ func run(ctx context.Context, o options) error {
 		if err := pprof.StartCPUProfile(file); err != nil {
 			return err
 		}
-		defer pprof.StopCPUProfile()
+		defer func() {
+			pprof.StopCPUProfile()
+			_ = file.Close() // a profile that is cut short says so when it is read
+		}()
 	}
 	var figures []figure
 	for _, part := range []struct {

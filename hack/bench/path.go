@@ -45,6 +45,9 @@ func measurePath(ctx context.Context, o options) (_ []figure, err error) {
 	if err != nil {
 		return nil, err
 	}
+	if len(found) != 1 {
+		return nil, fmt.Errorf("%s.yaml in %s has %d models; want one", o.model, o.manifests, len(found))
+	}
 	b.model = found[0]
 	b.spec = tfserving.Spec{Model: b.model.Serving.Model, Signature: b.model.Serving.Signature}
 	stop, err := b.start(ctx)
