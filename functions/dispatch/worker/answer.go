@@ -104,6 +104,10 @@ func pictureError(err error) error {
 	return fmt.Errorf("%w: %w", errPicture, err)
 }
 
+// lastWord is how long before an event's deadline it is too late for another try: longer than the batcher's longest pause
+// between two calls, with which it gives up, and than a broker's back-off would leave time to compute.
+const lastWord = 2 * time.Second
+
 // unanswered decides what an error means: the requester is told (a result), nobody waits, or the event comes again. An
 // error that is not known comes again too. If it never goes away, the dead letter tells the requester.
 func (w *Worker) unanswered(ctx context.Context, r *events.Request, err error) (*events.Result, verdict) {
@@ -123,6 +127,10 @@ func (w *Worker) unanswered(ctx context.Context, r *events.Request, err error) (
 		return w.failed(ctx, r, badServing()), verdict{}
 	case expired(ctx, r):
 		return nil, acknowledged(outcomeExpired)
+	case errors.Is(err, tfserving.ErrUnavailable) && time.Until(r.Deadline) < lastWord:
+		// It comes again too late to be answered: who asked learns the reason now, or waits for nothing and never does.
+		w.Logger.WarnContext(ctx, "the model server was away until the event's deadline", "event_id", r.ID, "error", err)
+		return w.failed(ctx, r, serverAway()), verdict{}
 	case errors.Is(err, batch.ErrFull):
 		return nil, overloaded("As many pictures wait for the model as may wait.")
 	case code == grpccodes.ResourceExhausted:

@@ -168,7 +168,9 @@ func newWorld(tb testing.TB, c worker.Config) *world {
 		c.Responder = w.hub
 	}
 	c.Replica = "r1"
-	c.Logger = slog.New(slog.DiscardHandler)
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
 	w.worker, err = worker.New(c)
 	require.NoError(tb, err)
 	tb.Cleanup(func() {

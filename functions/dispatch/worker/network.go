@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -31,12 +32,13 @@ type network struct {
 	spec      tfserving.Spec
 	predictor Predictor
 	in        *instruments
+	outage    outage
 	dtype     tfserving.DType
 	shape     []int64   // of one item; KindTensor
 	buffers   sync.Pool // of *[]byte, one batch's tensor each
 }
 
-func newNetwork(m *models.Model, p Predictor, in *instruments) *network {
+func newNetwork(m *models.Model, p Predictor, in *instruments, log *slog.Logger) *network {
 	n := &network{
 		model: m,
 		spec: tfserving.Spec{
@@ -44,6 +46,7 @@ func newNetwork(m *models.Model, p Predictor, in *instruments) *network {
 		},
 		predictor: p,
 		in:        in,
+		outage:    outage{log: log.With("model", m.Name)},
 	}
 	n.buffers.New = func() any { return new([]byte) }
 	width, height := int64(m.Input.Width), int64(m.Input.Height)
@@ -71,11 +74,13 @@ func (n *network) compute(ctx context.Context, items []item) ([]row, error) {
 	defer span.End()
 	began := time.Now()
 	rows, err := n.predict(ctx, items)
-	n.in.batchDone(ctx, len(items), time.Since(began))
+	n.outage.see(ctx, err)
 	if err != nil {
 		span.SetStatus(codes.Error, err.Error())
+		return nil, err
 	}
-	return rows, err
+	n.in.batchDone(ctx, len(items), time.Since(began))
+	return rows, nil
 }
 
 func (n *network) predict(ctx context.Context, items []item) ([]row, error) {

@@ -57,6 +57,13 @@ func badOutput() *problem.Details {
 		"The network answered with values that its model's definition does not allow."+tellOperator)
 }
 
+func serverAway() *problem.Details {
+	p := problem.New("model-unavailable", http.StatusServiceUnavailable, "The model is not available",
+		"Its model server could not be reached for as long as the request could wait: it is starting, overloaded or away. Try again in a while.")
+	p.RetryAfter = 10
+	return p
+}
+
 func badServing() *problem.Details {
 	return problem.New("bad-serving", http.StatusBadGateway, "The network cannot be called",
 		"The model server does not have what the model's definition names."+tellOperator)

@@ -54,8 +54,8 @@ func newInstruments(model string) (*instruments, error) {
 	in.queue, errs[2] = seconds("ebb.dispatch.queue.duration", "From the event's time until it was delivered.")
 	in.decode, errs[3] = seconds("ebb.dispatch.decode.duration", "From picture to tensor, with the wait for a free decoder.")
 	in.wait, errs[4] = seconds("ebb.dispatch.batch.duration", "Wait of an item until its batch was taken.")
-	in.compute, errs[5] = seconds("ebb.dispatch.compute.duration", "One call of the model server.")
-	in.size, errs[6] = meter.Int64Histogram("ebb.dispatch.batch.size", metric.WithDescription("Items in one call of the model server."),
+	in.compute, errs[5] = seconds("ebb.dispatch.compute.duration", "One call of the model server that was answered.")
+	in.size, errs[6] = meter.Int64Histogram("ebb.dispatch.batch.size", metric.WithDescription("Items in one call of the model server that was answered."),
 		metric.WithExplicitBucketBoundaries(1, 2, 4, 8, 16, 32, 64, 128))
 	return in, errors.Join(errs[:]...)
 }

@@ -1,9 +1,12 @@
 package worker_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"log/slog"
 	"net/http"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -208,9 +211,41 @@ func TestAModelServerThatIsAwayIsWaitedForUntilTheDeadline(t *testing.T) {
 
 		back = back.Add(time.Hour)
 		r := w.event(picture(t, 9))
-		require.Equal(t, http.StatusServiceUnavailable, w.deliver(w.request(r)).Code)
+		require.Equal(t, http.StatusNoContent, w.deliver(w.request(r)).Code)
 		require.False(t, time.Now().After(r.Deadline))
-		require.Equal(t, map[string]int64{"completed": 1, "retried": 1}, w.outcomes())
+		told := (<-w.replies).Problem
+		require.Equal(t, "urn:ebb:problem:model-unavailable", told.Type, "the requester learns why, while there is time")
+		require.Equal(t, http.StatusServiceUnavailable, told.Status)
+		require.Equal(t, map[string]int64{"completed": 1, "failed": 1}, w.outcomes())
+
+		// With time left for another try, the event comes again.
+		r = w.event(picture(t, 9))
+		r.Deadline = r.Deadline.Add(time.Hour)
+		require.Equal(t, http.StatusServiceUnavailable, w.deliver(w.request(r)).Code)
+		require.Equal(t, map[string]int64{"completed": 1, "failed": 1, "retried": 1}, w.outcomes())
+	})
+}
+
+func TestAnOutageOfTheModelServerIsLoggedOnceAndItsEndToo(t *testing.T) {
+	t.Parallel()
+	bubble(t, "", func(t *testing.T, m *models.Model) {
+		t.Helper()
+		back := time.Now().Add(5 * time.Second)
+		p := &predictor{predict: func(ctx context.Context, in tfserving.Tensor) (tfserving.Tensor, error) {
+			if time.Now().Before(back) {
+				return tfserving.Tensor{}, tfserving.ErrUnavailable
+			}
+			return network(ctx, in)
+		}}
+		var log bytes.Buffer
+		w := newWorld(t, worker.Config{Model: m, Predictor: p, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		for range 2 {
+			require.Equal(t, http.StatusNoContent, w.deliver(w.request(w.event(picture(t, 9)))).Code)
+		}
+		require.Greater(t, p.calls.Load(), int64(3))
+		require.Equal(t, 1, strings.Count(log.String(), "the model server is unavailable"))
+		require.Equal(t, 1, strings.Count(log.String(), "the model server answers again"))
+		require.Equal(t, 2, strings.Count(log.String(), "\n"))
 	})
 }
 

@@ -116,7 +116,7 @@ func New(c Config) (*Worker, error) {
 	w := &Worker{
 		Config:   c,
 		source:   "/ebb/dispatch/" + c.Model.Name + "/" + c.Replica,
-		network:  newNetwork(c.Model, c.Predictor, in),
+		network:  newNetwork(c.Model, c.Predictor, in, c.Logger),
 		window:   newWindow(recentDeliveries),
 		in:       in,
 		gate:     newGate(c.MaxRequests),
