@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"github.com/google/uuid"
+	"go.opentelemetry.io/otel/trace"
 )
 
 // How long what is known of the model server is believed, and how long asking it may take. Together with the failing
@@ -41,8 +44,17 @@ func (w *Worker) Ready() error {
 	return r.err
 }
 
+// untraced is ctx for what is not worth a trace: a probe comes every few seconds, and each would be one. Here and on the
+// model server nothing is sampled that has an unsampled parent.
+func untraced(ctx context.Context) context.Context {
+	id := uuid.New()
+	return trace.ContextWithSpanContext(ctx, trace.NewSpanContext(trace.SpanContextConfig{
+		TraceID: trace.TraceID(id), SpanID: trace.SpanID(id[8:]),
+	}))
+}
+
 func (w *Worker) askStatus() error {
-	ctx, cancel := context.WithTimeout(context.Background(), askWithin)
+	ctx, cancel := context.WithTimeout(untraced(context.Background()), askWithin)
 	defer cancel()
 	versions, err := w.Predictor.Status(ctx, w.network.spec)
 	if err != nil {

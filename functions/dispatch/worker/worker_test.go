@@ -246,6 +246,15 @@ func TestTheTraceGoesFromTheEventToTheModelServerAndBack(t *testing.T) {
 	require.Equal(t, "vendor=x", got.TraceState)
 }
 
+func TestAProbeIsNoTrace(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worker.Config{Model: newModel(t, pixels), Predictor: (&modelServer{predict: network}).dial(t)})
+	require.NoError(t, w.worker.Ready())
+	for _, s := range spans.Ended() {
+		require.NotContains(t, s.Name(), "GetModelStatus")
+	}
+}
+
 type traced struct {
 	id, parent string
 	links      int

@@ -225,7 +225,7 @@ func (s *Service) exchange(ctx context.Context, in *inquiry, requestID string) (
 // send publishes the event within a span that the event carries on.
 func (s *Service) send(ctx context.Context, in *inquiry) *fault {
 	ctx, span := s.meter.tracer.Start(ctx, "publish "+in.model.Name, trace.WithSpanKind(trace.SpanKindProducer),
-		trace.WithAttributes(attribute.String("messaging.message.id", in.event.ID), attribute.String("ebb.model", in.model.Name)))
+		trace.WithAttributes(attribute.String("cloudevents.event_id", in.event.ID), attribute.String("model", in.model.Name)))
 	defer span.End()
 	if span.SpanContext().IsValid() {
 		carrier := propagation.MapCarrier{}
