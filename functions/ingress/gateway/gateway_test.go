@@ -296,7 +296,7 @@ func TestBodiesTogetherAreBounded(t *testing.T) {
 
 func TestMemoryIsGivenBackAfterErrors(t *testing.T) {
 	t.Parallel()
-	w := start(t, func(s *setup) { s.MaxBytes, s.MaxBodyBytes, s.Memory = 1000, 1000, 140_000 })
+	w := start(t, func(s *setup) { s.MaxBytes, s.MaxBodyBytes, s.Memory = 1000, 1000, 270_000 })
 	form, formType := multipartForm(t, part{name: "nonsense", data: "x"})
 	for range 3 { // each holds most of it, because it does not say how long it is
 		w.stream(t, http.MethodPost, "/v1/infer?model=cat", []byte("not a picture")).requireProblem(t, "not-a-picture", 415, "")

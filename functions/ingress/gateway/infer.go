@@ -24,7 +24,7 @@ const (
 	typeMultipart = "multipart/form-data"
 	fieldImage    = "image"
 	fieldModel    = "model"
-	jsonFactor    = 2 // JSON is in memory together with what is decoded from it
+	jsonFactor    = 4 // what decoding JSON takes, in its own size: its text, the decoder's copy with room to grow, what comes out
 )
 
 // infer answers POST /v1/infer: one picture, any number of models. The models are in the query, in the form or in the
