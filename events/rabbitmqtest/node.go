@@ -72,7 +72,7 @@ func (n *Node) create(ctx context.Context) (err error) {
 	if n.folder, err = os.MkdirTemp("", "rabbitmq"); err != nil {
 		return err
 	}
-	ports, err := freePorts(3)
+	ports, err := freePorts(ctx, 3)
 	if err != nil {
 		return err
 	}

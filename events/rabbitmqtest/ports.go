@@ -1,6 +1,7 @@
 package rabbitmqtest
 
 import (
+	"context"
 	"errors"
 	"math/rand/v2"
 	"net"
@@ -16,7 +17,7 @@ const (
 )
 
 // freePorts finds ports of loopback that nobody listens on.
-func freePorts(count int) ([]int, error) {
+func freePorts(ctx context.Context, count int) ([]int, error) {
 	var ports []int
 	var held []net.Listener // until all are found, so that they differ
 	defer func() {
@@ -26,7 +27,7 @@ func freePorts(count int) ([]int, error) {
 	}()
 	for range portTries {
 		port := lowestPort + rand.IntN(highestPort-lowestPort) //nolint:gosec // any will do
-		ln, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+		ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
 		if err != nil {
 			continue
 		}

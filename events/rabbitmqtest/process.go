@@ -18,7 +18,7 @@ type process struct {
 
 // start starts a program with its output in a file.
 func start(env []string, output, name string, args ...string) (*process, error) {
-	out, err := os.OpenFile(output, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	out, err := os.OpenFile(output, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600) //nolint:gosec // in the node's own folder
 	if err != nil {
 		return nil, err
 	}
@@ -29,22 +29,25 @@ func start(env []string, output, name string, args ...string) (*process, error) 
 
 	p := &process{ended: make(chan struct{})}
 	started := make(chan error)
-	go func() {
-		defer close(p.ended)
-		// The kernel takes the end of the thread that started a child for the end of its parent.
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		err := cmd.Start()
-		p.child = cmd.Process
-		started <- err
-		if err == nil {
-			_ = cmd.Wait() // how it ended is in its log
-		}
-	}()
+	go p.live(cmd, started)
 	if err := <-started; err != nil {
 		return nil, err
 	}
 	return p, nil
+}
+
+// live starts the child, says so, and waits for its end.
+func (p *process) live(cmd *exec.Cmd, started chan<- error) {
+	defer close(p.ended)
+	// The kernel takes the end of the thread that started a child for the end of its parent.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	err := cmd.Start()
+	p.child = cmd.Process
+	started <- err
+	if err == nil {
+		_ = cmd.Wait() // how it ended is in its log
+	}
 }
 
 // end sends s, and SIGKILL when the process is there after the time-out; then it waits for it.
