@@ -216,12 +216,16 @@ func TestTelemetryWithoutACollector(t *testing.T) {
 		h := otelhttp.NewHandler(http.NotFoundHandler(), "test")
 		for _, host := range []string{"one.example", "two.example:81", "three.example:82"} {
 			r := httptest.NewRequest(http.MethodPost, "/", strings.NewReader("hello"))
-			r.Host = host
+			r.Host = strings.Repeat("x", 100) + host
+			r.Header.Set("Traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
 			h.ServeHTTP(httptest.NewRecorder(), r)
 		}
 		w := httptest.NewRecorder()
-		tel.Metrics.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+		scrape := httptest.NewRequest(http.MethodGet, "/metrics", nil)
+		scrape.Header.Set("Accept", "application/openmetrics-text") // the format that has exemplars
+		tel.Metrics.ServeHTTP(w, scrape)
 		require.NotContains(t, w.Body.String(), ".example")
+		require.Contains(t, w.Body.String(), `# {span_id=`, "exemplars lead to traces")
 		require.Equal(t, 1, strings.Count(w.Body.String(), "\nhttp_server_request_duration_seconds_count{"))
 		require.Contains(t, w.Body.String(), `http_server_request_body_size_bytes_bucket{http_request_method="POST",http_response_status_code="404"`)
 		require.Contains(t, w.Body.String(), `le="1.048576e+06"`)

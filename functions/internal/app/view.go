@@ -1,10 +1,13 @@
 package app
 
 import (
+	"context"
 	"strings"
+	"time"
 
 	"go.opentelemetry.io/otel/attribute"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
+	"go.opentelemetry.io/otel/sdk/metric/exemplar"
 )
 
 // The buckets of every histogram with the unit: "s" from a batch's wait on an idle system to a cold start, "By" from a
@@ -30,6 +33,20 @@ func view(i sdkmetric.Instrument) (sdkmetric.Stream, bool) {
 	server := strings.HasPrefix(i.Name, "http.server.")
 	if server {
 		s.AttributeFilter = serverAttributes
+		s.ExemplarReservoirProviderSelector = withoutRest
 	}
 	return s, fits || server
+}
+
+// withoutRest is the usual choice of exemplars, which have a trace's ids, but not the attributes that were filtered out:
+// they are as long as a client likes, and Prometheus takes no exemplar above 128 characters.
+func withoutRest(a sdkmetric.Aggregation) exemplar.ReservoirProvider {
+	usual := sdkmetric.DefaultExemplarReservoirProviderSelector(a)
+	return func(kept attribute.Set) exemplar.Reservoir { return plain{usual(kept)} }
+}
+
+type plain struct{ exemplar.Reservoir }
+
+func (p plain) Offer(ctx context.Context, t time.Time, v exemplar.Value, _ []attribute.KeyValue) {
+	p.Reservoir.Offer(ctx, t, v, nil)
 }
