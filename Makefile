@@ -41,7 +41,7 @@ lint: ## Run golangci-lint
 fmt: ## Format the code
 	@go tool -modfile=hack/tools/go.mod golangci-lint fmt
 
-bench: model pictures ## Measure; writes a table and a chart to bench/
+bench: model pictures build ## Measure; writes a table and a chart to bench/
 	@go run ./hack/bench
 
 generate: ## Write generated code anew (needs protoc)

@@ -53,9 +53,9 @@ func measureBatcher(ctx context.Context, _ options) ([]figure, error) {
 			return nil, fmt.Errorf("no result for %d producers in:\n%s", n, out)
 		}
 		figures = append(figures,
-			figure{Name: fmt.Sprintf("batcher, %d producers: time an item", n), Value: median(times) * 1e6, Unit: "µs", Goal: 5, Better: lower,
+			figure{Name: fmt.Sprintf("batcher with %s: time an item", producers(n)), Value: median(times) * 1e6, Unit: "µs", Goal: 5, Better: lower,
 				Note: fmt.Sprintf("%.1f times as many items as a batcher with a window of 1 ms", median(values[key{n, "x-window"}]))},
-			figure{Name: fmt.Sprintf("batcher, %d producers: allocations an item", n), Value: median(values[key{n, "allocs/op"}]), Goal: 3, Better: lower})
+			figure{Name: fmt.Sprintf("batcher with %s: allocations an item", producers(n)), Value: median(values[key{n, "allocs/op"}]), Goal: 3, Better: lower})
 	}
 	idle, err := idleBatcher(ctx)
 	return append(figures, idle), err
@@ -87,4 +87,11 @@ func cpuTime() (time.Duration, error) {
 		return 0, err
 	}
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano()), nil
+}
+
+func producers(n int) string {
+	if n == 1 {
+		return "1 producer"
+	}
+	return strconv.Itoa(n) + " producers"
 }

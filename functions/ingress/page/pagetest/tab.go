@@ -242,9 +242,13 @@ func (t *Tab) Until(expression string) {
 	t.must("waiting until "+expression, err)
 }
 
-// Screenshot keeps a picture of the whole page as <name>.png in Screenshots().
+// settled is true when no animation runs but those that never end.
+const settled = `document.getAnimations().every(a => a.playState !== "running" || a.effect.getTiming().iterations === Infinity)`
+
+// Screenshot keeps a picture of the whole page as <name>.png in Screenshots(), once what moves has come to rest.
 func (t *Tab) Screenshot(name string) {
 	t.tb.Helper()
+	t.Until(settled)
 	t.must("keeping a screenshot", t.capture(name))
 }
 
