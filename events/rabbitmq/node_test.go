@@ -1,9 +1,12 @@
-package rabbitmqtest
+package rabbitmq
 
 import (
 	"io/fs"
 	"net"
+	"net/http"
 	"os"
+	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -13,9 +16,43 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
+func start(t *testing.T, c Config) *Node {
+	t.Helper()
+	n, err := New(t.Context(), c)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, n.Remove()) })
+	return n
+}
+
+func TestAFolderThatIsGivenKeepsWhatIsDurableAndHasOneNodeAtATime(t *testing.T) {
+	t.Parallel()
+	c := Config{Folder: filepath.Join(t.TempDir(), "node"), Management: true}
+	n := start(t, c)
+	_, err := New(t.Context(), c)
+	require.ErrorIs(t, err, ErrInUse)
+	requireStatus(t, http.MethodPut, n.ManagementURL()+"/api/queues/%2F/kept", `{"durable": true}`, http.StatusCreated)
+	require.NoError(t, n.Close())
+	require.NoError(t, n.Close(), "twice is harmless")
+
+	n = start(t, c)
+	requireStatus(t, http.MethodGet, n.ManagementURL()+"/api/queues/%2F/kept", "", http.StatusOK)
+	requireStatus(t, http.MethodGet, n.ManagementURL()+"/api/queues/%2F/other", "", http.StatusNotFound)
+}
+
+func requireStatus(t *testing.T, method, url, body string, status int) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
+	require.NoError(t, err)
+	req.Close = true
+	resp, err := http.DefaultClient.Do(req)
+	require.NoError(t, err)
+	require.NoError(t, resp.Body.Close())
+	require.Equal(t, status, resp.StatusCode)
+}
+
 func TestANodeStartsStopsComesBackOnItsPortAndSaysWhyWhenItCannot(t *testing.T) {
 	t.Parallel()
-	n := Start(t)
+	n := start(t, Config{})
 	address := n.Address()
 	require.True(t, n.speaksAMQP(t.Context()))
 	require.Error(t, n.Start(t.Context()), "it runs already")
@@ -42,9 +79,9 @@ func TestANodeStartsStopsComesBackOnItsPortAndSaysWhyWhenItCannot(t *testing.T) 
 
 func TestNodesLiveSideBySideAndLeaveNothing(t *testing.T) {
 	t.Parallel()
-	one, other := Start(t), Start(t)
+	one, other := start(t, Config{}), start(t, Config{})
 	require.NotEqual(t, one.Address(), other.Address())
-	folder, pids := one.folder, []int{one.server.child.Pid, one.epmd.child.Pid}
+	folder, pids := one.folder, []int{one.server.Pid(), one.epmd.Pid()}
 	require.NoError(t, one.Remove())
 	require.True(t, other.speaksAMQP(t.Context()), "it does not care")
 
@@ -60,7 +97,7 @@ func TestNodesLiveSideBySideAndLeaveNothing(t *testing.T) {
 
 func TestWithoutRabbitMQTheErrorSaysWhatToDo(t *testing.T) {
 	t.Setenv("RABBITMQ_SCRIPTS", t.TempDir())
-	_, err := New(t.Context())
+	_, err := New(t.Context(), Config{})
 	require.ErrorIs(t, err, ErrNotInstalled)
-	require.ErrorContains(t, err, "make test")
+	require.ErrorContains(t, err, "hack/setup")
 }

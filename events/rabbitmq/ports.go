@@ -1,4 +1,4 @@
-package rabbitmqtest
+package rabbitmq
 
 import (
 	"context"
@@ -16,8 +16,8 @@ const (
 	portTries   = 1000
 )
 
-// freePorts finds ports of loopback that nobody listens on.
-func freePorts(ctx context.Context, count int) ([]int, error) {
+// FreePorts finds ports of loopback that nobody listens on, for programs that cannot choose one themselves.
+func FreePorts(ctx context.Context, count int) ([]int, error) {
 	var ports []int
 	var held []net.Listener // until all are found, so that they differ
 	defer func() {

@@ -1,8 +1,8 @@
-// Package rabbitmqtest starts a RabbitMQ node for tests: a process of its own on loopback, on ports and in a folder that
-// nobody else uses, and without a trace when it is stopped. Several of them run side by side.
+// Package rabbitmq starts a private RabbitMQ node: a process of its own on loopback, on ports and in a folder that nobody
+// else uses. Several of them run side by side, and none outlives this program.
 //
 // It takes Debian's rabbitmq-server, or another whose scripts RABBITMQ_SCRIPTS names. It knows nothing of events.
-package rabbitmqtest
+package rabbitmq
 
 import (
 	"context"
@@ -19,6 +19,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/ebb-inference/ebb/events/rabbitmq/child"
 )
 
 // scripts is where Debian's package has the server. Its wrappers in the path insist on a user of their own.
@@ -33,22 +35,38 @@ const (
 	logTail      = 4 << 10 // of a node that did not start, in the error
 )
 
+// ErrInUse says that another node has the folder.
+var ErrInUse = errors.New("another RabbitMQ node uses this folder")
+
 // ErrNotInstalled says that there is no RabbitMQ on this machine.
-var ErrNotInstalled = errors.New("RabbitMQ is not installed: `make test` installs it (hack/setup rabbitmq)")
+var ErrNotInstalled = errors.New("RabbitMQ is not installed: `hack/setup rabbitmq` installs it")
+
+// Config is what a Node is made of. The zero value is a node for one run.
+type Config struct {
+	// Folder is where everything that it writes is, kept for the next run; one node at a time has it. Empty: a temporary one.
+	Folder string
+	// Management starts RabbitMQ's management plugin too: an HTTP API, at ManagementURL.
+	Management bool
+}
 
 // Node is one RabbitMQ server. Its methods must not be called at the same time.
 type Node struct {
+	config  Config
 	scripts string
-	folder  string // everything that it writes
-	port    int    // AMQP
-	epmd    *process
-	server  *process // nil while it is stopped
+	folder  string   // everything that it writes
+	lock    *os.File // held while a folder that was given is in use
+	ports   ports
+	epmd    *child.Process
+	server  *child.Process // nil while it is stopped
 	env     []string
 }
 
-// New starts a node and returns when it takes connections. Remove ends it and removes what it wrote.
-func New(ctx context.Context) (*Node, error) {
-	n := &Node{scripts: scripts}
+// ports are where a node listens, all on loopback.
+type ports struct{ amqp, dist, epmd, management int }
+
+// New starts a node and returns when it takes connections. Close or Remove ends it.
+func New(ctx context.Context, c Config) (*Node, error) {
+	n := &Node{config: c, scripts: scripts}
 	if s := os.Getenv("RABBITMQ_SCRIPTS"); s != "" {
 		n.scripts = s
 	}
@@ -60,46 +78,85 @@ func New(ctx context.Context) (*Node, error) {
 		if err = n.create(ctx); err == nil {
 			return n, nil
 		}
-		err = errors.Join(err, n.Remove())
-		if ctx.Err() != nil {
+		err = errors.Join(err, n.Close())
+		if ctx.Err() != nil || errors.Is(err, ErrInUse) {
 			break
 		}
 	}
 	return nil, err
 }
 
-func (n *Node) create(ctx context.Context) (err error) {
-	if n.folder, err = os.MkdirTemp("", "rabbitmq"); err != nil {
+func (n *Node) create(ctx context.Context) error {
+	if err := n.takeFolder(); err != nil {
 		return err
 	}
-	ports, err := freePorts(ctx, 3)
+	free, err := FreePorts(ctx, 4)
 	if err != nil {
 		return err
 	}
-	n.port = ports[0]
-	if err := n.configure(ports[1], ports[2]); err != nil {
+	n.ports = ports{amqp: free[0], dist: free[1], epmd: free[2], management: free[3]}
+	if err := n.configure(); err != nil {
 		return err
 	}
-	epmd := strconv.Itoa(ports[2])
-	if n.epmd, err = start(n.env, n.path("epmd.log"), "epmd", "-address", "127.0.0.1", "-port", epmd); err != nil {
+	if n.epmd, err = n.start("epmd.log", "epmd", "-address", "127.0.0.1", "-port", strconv.Itoa(n.ports.epmd)); err != nil {
 		return fmt.Errorf("epmd: %w", err)
 	}
 	return n.Start(ctx)
 }
 
+// takeFolder makes a temporary folder, or takes the one that was given.
+func (n *Node) takeFolder() (err error) {
+	if n.config.Folder == "" {
+		n.folder, err = os.MkdirTemp("", "rabbitmq")
+		return err
+	}
+	if n.folder, err = filepath.Abs(n.config.Folder); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(n.folder, 0o700); err != nil {
+		return err
+	}
+	if n.lock, err = os.OpenFile(n.path("lock"), os.O_CREATE|os.O_RDWR, 0o600); err != nil {
+		return err
+	}
+	if err := syscall.Flock(int(n.lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return fmt.Errorf("%s: %w: %w", n.folder, ErrInUse, err)
+	}
+	return nil
+}
+
+// start starts a program of the node's with its output in a file.
+func (n *Node) start(output, name string, args ...string) (*child.Process, error) {
+	out, err := os.OpenFile(n.path(output), os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = out.Close() }() // the child has it by now
+	return child.Start(n.env, out, name, args...)
+}
+
 // configure writes what a node reads, and fills n.env.
-func (n *Node) configure(dist, epmd int) error {
+func (n *Node) configure() error {
+	plugins := "[].\n"
+	if n.config.Management {
+		plugins = "[rabbitmq_management].\n"
+	}
 	files := map[string]string{
 		"home/.erlang.cookie": rand.Text(),
-		"enabled_plugins":     "[].\n",
+		"enabled_plugins":     plugins,
 		"rabbitmq.conf": strings.Join([]string{
 			"log.file.level = info",
 			"disk_free_limit.absolute = 1MB", // a full disk is another test's concern
+			"management.tcp.ip = 127.0.0.1",
+			"management.tcp.port = " + strconv.Itoa(n.ports.management),
 			"",
 		}, "\n"),
 	}
 	for name, content := range files {
 		if err := os.MkdirAll(filepath.Dir(n.path(name)), 0o700); err != nil {
+			return err
+		}
+		if err := os.Remove(n.path(name)); err != nil && !errors.Is(err, fs.ErrNotExist) { // of an earlier run: it is read-only
 			return err
 		}
 		if err := os.WriteFile(n.path(name), []byte(content), 0o400); err != nil {
@@ -110,10 +167,10 @@ func (n *Node) configure(dist, epmd int) error {
 		"PATH=" + os.Getenv("PATH"),
 		"LANG=C.UTF-8",
 		"HOME=" + n.path("home"),
-		"RABBITMQ_NODENAME=ebb-" + strconv.Itoa(n.port) + "@localhost",
+		"RABBITMQ_NODENAME=ebb@localhost", // known to its own epmd alone, and what it stored goes by it
 		"RABBITMQ_NODE_IP_ADDRESS=127.0.0.1",
-		"RABBITMQ_NODE_PORT=" + strconv.Itoa(n.port),
-		"RABBITMQ_DIST_PORT=" + strconv.Itoa(dist),
+		"RABBITMQ_NODE_PORT=" + strconv.Itoa(n.ports.amqp),
+		"RABBITMQ_DIST_PORT=" + strconv.Itoa(n.ports.dist),
 		"RABBITMQ_MNESIA_BASE=" + n.path("data"),
 		"RABBITMQ_LOG_BASE=" + n.path("log"),
 		"RABBITMQ_CONFIG_FILE=" + n.path("rabbitmq.conf"),
@@ -121,7 +178,7 @@ func (n *Node) configure(dist, epmd int) error {
 		"RABBITMQ_ENABLED_PLUGINS_FILE=" + n.path("enabled_plugins"),
 		"RABBITMQ_PID_FILE=" + n.path("pid"),
 		"ERL_EPMD_ADDRESS=127.0.0.1",
-		"ERL_EPMD_PORT=" + strconv.Itoa(epmd),
+		"ERL_EPMD_PORT=" + strconv.Itoa(n.ports.epmd),
 		"ERL_CRASH_DUMP_BYTES=0",
 		// Schedulers that spin while they wait would take the CPUs from the test.
 		"RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=+S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none -start_epmd false -kernel inet_dist_use_interface {127,0,0,1}",
@@ -134,14 +191,22 @@ func (n *Node) configure(dist, epmd int) error {
 func (n *Node) URL() string { return "amqp://guest:guest@" + n.Address() + "/" }
 
 // Address is the host and the port of the AMQP listener. A restart keeps it.
-func (n *Node) Address() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(n.port)) }
+func (n *Node) Address() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(n.ports.amqp)) }
+
+// ManagementURL is where the management plugin speaks HTTP, with the same user and password; "" without it.
+func (n *Node) ManagementURL() string {
+	if !n.config.Management {
+		return ""
+	}
+	return "http://guest:guest@127.0.0.1:" + strconv.Itoa(n.ports.management)
+}
 
 // Start starts a node that was stopped or killed, on the same port, with what it stored.
 func (n *Node) Start(ctx context.Context) (err error) {
 	if n.server != nil {
 		return errors.New("RabbitMQ is running already")
 	}
-	if n.server, err = start(n.env, n.path("output"), n.script("rabbitmq-server")); err != nil {
+	if n.server, err = n.start("output", n.script("rabbitmq-server")); err != nil {
 		return fmt.Errorf("RabbitMQ: %w", err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
@@ -151,7 +216,7 @@ func (n *Node) Start(ctx context.Context) (err error) {
 	for !n.speaksAMQP(ctx) {
 		select {
 		case <-tick.C:
-		case <-n.server.ended:
+		case <-n.server.Ended():
 			n.server = nil
 			return fmt.Errorf("RabbitMQ ended while it started: %s", n.log())
 		case <-ctx.Done():
@@ -185,7 +250,7 @@ func (n *Node) Stop() error {
 	if n.server == nil {
 		return nil
 	}
-	err := n.server.end(syscall.SIGTERM, stopTimeout)
+	err := n.server.End(syscall.SIGTERM, stopTimeout)
 	n.server = nil
 	return err
 }
@@ -195,7 +260,7 @@ func (n *Node) Kill() error {
 	if n.server == nil {
 		return nil
 	}
-	err := n.server.end(syscall.SIGKILL, stopTimeout)
+	err := n.server.End(syscall.SIGKILL, stopTimeout)
 	n.server = nil
 	return err
 }
@@ -204,7 +269,7 @@ func (n *Node) Kill() error {
 func (n *Node) Control(ctx context.Context, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, ctlTimeout)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, n.script("rabbitmqctl"), append([]string{"--quiet"}, args...)...) //nolint:gosec // a test's own words
+	cmd := exec.CommandContext(ctx, n.script("rabbitmqctl"), append([]string{"--quiet"}, args...)...) //nolint:gosec // the operator's own words
 	cmd.Env, cmd.WaitDelay = n.env, time.Second
 	out, err := cmd.CombinedOutput()
 	if err != nil {
@@ -213,18 +278,39 @@ func (n *Node) Control(ctx context.Context, args ...string) (string, error) {
 	return string(out), nil
 }
 
-// Remove kills what runs and removes what was written. It may be called any number of times.
-func (n *Node) Remove() error {
-	err := n.Kill()
-	if n.epmd != nil {
-		err = errors.Join(err, n.epmd.end(syscall.SIGKILL, stopTimeout))
-		n.epmd = nil
-	}
-	if n.folder != "" {
-		err = errors.Join(err, os.RemoveAll(n.folder))
-		n.folder = ""
+// Close ends the node as an operator would. A folder that was given keeps what is durable, a temporary one is removed. It may
+// be called any number of times.
+func (n *Node) Close() error {
+	err := errors.Join(n.Stop(), n.release())
+	if n.config.Folder == "" {
+		err = errors.Join(err, n.removeFolder())
 	}
 	return err
+}
+
+// Remove kills what runs and removes what was written. It may be called any number of times.
+func (n *Node) Remove() error { return errors.Join(n.Kill(), n.release(), n.removeFolder()) }
+
+// release ends what is left of a node whose server has ended.
+func (n *Node) release() (err error) {
+	if n.epmd != nil {
+		err = errors.Join(err, n.epmd.End(syscall.SIGKILL, stopTimeout))
+		n.epmd = nil
+	}
+	if n.lock != nil {
+		err = errors.Join(err, n.lock.Close())
+		n.lock = nil
+	}
+	return err
+}
+
+func (n *Node) removeFolder() error {
+	if n.folder == "" {
+		return nil
+	}
+	folder := n.folder
+	n.folder = ""
+	return os.RemoveAll(folder)
 }
 
 func (n *Node) script(name string) string { return filepath.Join(n.scripts, name) }
