@@ -7,18 +7,22 @@ MODEL ?= inception_v3
 ifneq ($(MODEL),inception_v3)
 export MODELS ?= config/models,config/overlays/$(MODEL)
 endif
+# Which broker `make run` uses: memory, or rabbitmq with Knative's data plane.
+BROKER ?= memory
+run: export BROKER := $(BROKER)
 # People read the log of `make run`; LOG_FORMAT=json is for programs.
 run: export LOG_FORMAT ?= text
 
 .DEFAULT_GOAL := help
-.PHONY: help run model pictures build test lint fmt bench generate clean
+.PHONY: help run model pictures build dataplane test lint fmt bench generate clean
 
 help: ## Explain the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
-	@echo "  Settings: PORT=8080 HOST=127.0.0.1 for run; MODEL=$(MODEL) for model; FUZZTIME=3s for test."
+	@echo "  Settings: PORT=8080 HOST=127.0.0.1 BROKER=$(BROKER) for run; MODEL=$(MODEL) for model; FUZZTIME=3s for test."
 
-run: model build ## Start everything in one process and print the page's address (Ctrl-C ends it)
+run: model build $(if $(filter rabbitmq,$(BROKER)),dataplane) ## Start everything in one process and print the page's address (Ctrl-C ends it)
+	@[ "$(BROKER)" != rabbitmq ] || [ -n "$$RABBITMQ_URL" ] || hack/setup rabbitmq
 	@hack/run .ebb/bin/local
 
 model: ## Fetch a network and its runtime, check and convert them (MODEL=inception_v3 or resnet50)
@@ -31,6 +35,10 @@ pictures: ## Fetch the pictures that the tests and examples use into .ebb/pictur
 build: ## Compile the one-process program to .ebb/bin
 	@[ -x .ebb/bin/local ] || echo "Compiling Ebb (about a minute the first time) ..."
 	@go build -o .ebb/bin/ ./functions/local
+
+dataplane: ## Compile Knative's broker ingress and dispatcher to .ebb/bin (for BROKER=rabbitmq and the tests)
+	@[ -x .ebb/bin/dispatcher ] || echo "Compiling Knative's data plane (some minutes the first time) ..."
+	@go -C hack/dataplane build -o ../../.ebb/bin/ tool
 
 test: ## Run every test, the linter and the fuzz targets; installs what it needs
 	@hack/test
