@@ -19,6 +19,8 @@ const (
 	TypeCompleted = "dev.ebb.inference.completed.v1"
 	// TypeFailed says why there is no answer, as problem details. It travels like TypeCompleted.
 	TypeFailed = "dev.ebb.inference.failed.v1"
+	// TypeCallbackDue says that a mailbox with a callback has got a result. A Trigger brings it to ingress, which calls.
+	TypeCallbackDue = "dev.ebb.callback.due.v1"
 )
 
 // The extension attributes of a request event. CloudEvents allows lower-case letters and digits.
@@ -27,6 +29,7 @@ const (
 	ExtReplyTo       = "replyto"
 	ExtCorrelationID = "correlationid"
 	ExtDeadline      = "deadline"
+	ExtCallback      = "callback" // "true": somebody is to be called when the result is there
 	ExtTraceParent   = "traceparent"
 	ExtTraceState    = "tracestate"
 )
@@ -46,10 +49,22 @@ type Request struct {
 	ReplyTo       string    // name of the requester's reply queue
 	CorrelationID string    // what the requester knows the request by
 	Deadline      time.Time // after it nobody waits
+	Callback      bool      // the requester wants a CallbackDue once a result is in its mailbox
 	TraceParent   string    // W3C trace context; empty when there is none
 	TraceState    string
 	ContentType   string // the picture's media type, sniffed from Data
 	Data          []byte // the encoded picture
+}
+
+// CallbackDue says that a result is in the mailbox of a request whose caller wants to be called. Whoever put it there
+// answers the delivery of the request event with it, and the broker publishes the answer.
+type CallbackDue struct {
+	ID          string // of the event; the same each time that it is about the same result
+	Source      string
+	Time        time.Time
+	RequestID   string // whose mailbox it is
+	TraceParent string
+	TraceState  string
 }
 
 // Result answers one Request. Exactly one of Answer and Problem is set.

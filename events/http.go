@@ -21,6 +21,9 @@ var (
 	ErrTooLarge = errors.New("event is too large")
 )
 
+// callbackWanted is the value of the attribute callback.
+const callbackWanted = "true"
+
 // headerPrefix starts the headers of context attributes, as Go writes them.
 const headerPrefix = "Ce-"
 
@@ -36,6 +39,9 @@ func NewHTTPRequest(ctx context.Context, url string, r *Request) (*http.Request,
 	ev.SetExtension(ExtReplyTo, r.ReplyTo)
 	ev.SetExtension(ExtCorrelationID, r.CorrelationID)
 	ev.SetExtension(ExtDeadline, r.Deadline.UTC().Format(time.RFC3339Nano))
+	if r.Callback {
+		ev.SetExtension(ExtCallback, callbackWanted)
+	}
 	setTrace(&ev, r.TraceParent, r.TraceState)
 	ev.DataEncoded = r.Data
 	if err := ev.Validate(); err != nil {
@@ -72,6 +78,13 @@ func ReadHTTPRequest(req *http.Request, maxBytes int64) (*Request, error) {
 		TraceParent:   Extension(ev, ExtTraceParent),
 		TraceState:    Extension(ev, ExtTraceState),
 		ContentType:   ev.DataContentType(),
+	}
+	switch callback := Extension(ev, ExtCallback); callback {
+	case "":
+	case callbackWanted:
+		r.Callback = true
+	default:
+		return nil, malformed(attributeError(ExtCallback, "is %.16q; should be %s or absent", callback, callbackWanted))
 	}
 	if deadline := Extension(ev, ExtDeadline); deadline != "" {
 		t, err := time.Parse(time.RFC3339Nano, deadline)
@@ -122,7 +135,23 @@ func ReadHTTPAttributes(h http.Header) (*event.Event, error) {
 	if err := ev.Validate(); err != nil {
 		return nil, malformed(err)
 	}
+	if Extension(ev, ExtTraceParent) == "" {
+		traceOfHeaders(ev, h)
+	}
 	return ev, nil
+}
+
+// traceOfHeaders gives an event without a trace the one of its request: Knative's RabbitMQ dispatcher moves it there. What
+// somebody else's headers say wrongly is no fault of the event's.
+func traceOfHeaders(ev *event.Event, h http.Header) {
+	parent, state := h.Get(ExtTraceParent), h.Get(ExtTraceState)
+	if parent == "" || checkTrace(parent, "") != nil {
+		return
+	}
+	if checkTrace(parent, state) != nil {
+		state = ""
+	}
+	setTrace(ev, parent, state)
 }
 
 // IsHTTPAttribute says whether a header, by its canonical name, carries a context attribute in binary mode.

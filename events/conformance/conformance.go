@@ -21,6 +21,8 @@ const Patience = time.Minute
 type Factory struct {
 	// New starts a broker without Triggers and a reply transport, for one test; t.Cleanup ends them. Tests run in parallel.
 	New func(t *testing.T) *System
+	// Mailboxes says that the systems have mailboxes to test.
+	Mailboxes bool
 	// Restart ends the broker as a crash would and starts it again at the same URL, with its Triggers. Nil when the broker
 	// keeps nothing; then the test of it is not there.
 	Restart func(t *testing.T, s *System)
@@ -35,6 +37,7 @@ type System struct {
 	// Requester makes a requester with a connection of its own.
 	Requester func(t *testing.T) reply.Requester
 	Responder reply.Responder
+	Mailboxes reply.Mailboxes // that Responder answers to; with Factory.Mailboxes
 	// BreakReplies cuts the connections of all requesters, as a network would.
 	BreakReplies func(t *testing.T)
 }
@@ -55,14 +58,10 @@ func Run(t *testing.T, f Factory) {
 		{"replies", replies},
 		{"requests and replies", roundTrips},
 	} {
-		t.Run(c.group, func(t *testing.T) {
-			for _, c := range c.tests {
-				t.Run(c.name, func(t *testing.T) {
-					t.Parallel()
-					c.run(t, f.New(t))
-				})
-			}
-		})
+		f.run(t, c.group, c.tests)
+	}
+	if f.Mailboxes {
+		f.run(t, "mailboxes", mailboxes)
 	}
 	if f.Restart != nil {
 		t.Run("restart/what was accepted is delivered after it", func(t *testing.T) {
@@ -70,6 +69,18 @@ func Run(t *testing.T, f Factory) {
 			acceptedSurvives(t, f.New(t), f.Restart)
 		})
 	}
+}
+
+func (f Factory) run(t *testing.T, group string, tests []test) {
+	t.Helper()
+	t.Run(group, func(t *testing.T) {
+		for _, c := range tests {
+			t.Run(c.name, func(t *testing.T) {
+				t.Parallel()
+				c.run(t, f.New(t))
+			})
+		}
+	})
 }
 
 type test struct {

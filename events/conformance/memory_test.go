@@ -19,7 +19,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestMemory(t *testing.T) {
 	t.Parallel()
-	conformance.Run(t, conformance.Factory{New: func(t *testing.T) *conformance.System {
+	conformance.Run(t, conformance.Factory{Mailboxes: true, New: func(t *testing.T) *conformance.System {
 		t.Helper()
 		b := broker.New(broker.Config{Logger: slog.New(slog.DiscardHandler)})
 		server := httptest.NewServer(b)
@@ -38,6 +38,7 @@ func TestMemory(t *testing.T) {
 			},
 			Requester:    func(*testing.T) reply.Requester { return hub },
 			Responder:    hub,
+			Mailboxes:    hub,
 			BreakReplies: func(*testing.T) { hub.Break() },
 		}
 	}})

@@ -8,13 +8,15 @@ import (
 	"github.com/ebb-inference/ebb/events"
 )
 
-// Hub is reply queues in memory, for requesters and responders in one process. A result is encoded and decoded on its way
+// Hub is reply queues and mailboxes in memory, for requesters and responders in one process. A result is encoded and decoded on its way
 // as it would be on a wire, so what passes here passes over AMQP, and no two functions share memory.
 //
 // It has no goroutine: Respond calls the Listener itself, which is why that must not block.
 type Hub struct {
 	mu      sync.RWMutex
 	inboxes map[string]*hubInbox // by their present address
+
+	mail *mailboxes
 }
 
 var (
@@ -23,7 +25,7 @@ var (
 )
 
 // NewHub makes a Hub that nobody listens to.
-func NewHub() *Hub { return &Hub{inboxes: make(map[string]*hubInbox)} }
+func NewHub() *Hub { return &Hub{inboxes: make(map[string]*hubInbox), mail: newMailboxes()} }
 
 type hubInbox struct {
 	hub      *Hub
@@ -45,7 +47,7 @@ func (h *Hub) Listen(ctx context.Context, l Listener) (Inbox, error) {
 	return in, nil
 }
 
-// Respond hands r to the Inbox at address to, before it returns.
+// Respond hands r to the Inbox at address to, or puts it into the mailbox, before it returns.
 func (h *Hub) Respond(ctx context.Context, to string, r *events.Result) error {
 	if !ValidAddress(to) {
 		return fmt.Errorf("%w: %.64q", ErrBadAddress, to)
@@ -60,6 +62,9 @@ func (h *Hub) Respond(ctx context.Context, to string, r *events.Result) error {
 	received, err := events.ParseResult(ev)
 	if err != nil {
 		return fmt.Errorf("responding: %w", err)
+	}
+	if id, ok := MailboxID(to); ok {
+		return h.mail.put(id, received, int64(len(ev.Data())))
 	}
 
 	h.mu.RLock()
