@@ -20,7 +20,7 @@
 // "cloudEvents:" and the attribute, all of them strings, datacontenttype is the property content-type, and the body is the
 // data. The property correlation-id repeats the attribute correlationid, as is usual in RPC over AMQP. The property
 // message-id numbers the messages of one channel and means nothing to the receiver. Messages are transient: a reply queue
-// does not outlive its connection, so a stored reply would have no reader.
+// does not outlive its connection, so a stored reply would have no reader. Those to a mailbox (Mailboxes) are persistent.
 //
 // A reply queue is consumed without acknowledgements, since what a requester did not handle dies with its queue anyway.
 // What piles up while a requester is stuck is bounded by the queue (Config.QueueBytes), and a reply beyond that is refused.

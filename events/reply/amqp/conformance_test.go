@@ -24,7 +24,7 @@ func TestMain(m *testing.M) { rabbitmqtest.Main(m) }
 
 func TestConformance(t *testing.T) {
 	t.Parallel()
-	conformance.Run(t, conformance.Factory{New: newSystem})
+	conformance.Run(t, conformance.Factory{Mailboxes: true, New: newSystem})
 }
 
 // newSystem is events over the broker in memory and replies over RabbitMQ.
@@ -54,6 +54,7 @@ func newSystem(t *testing.T) *conformance.System {
 			return r.record(q)
 		},
 		Responder: respond(t, node.URL()),
+		Mailboxes: keepMailboxes(t, node.URL()),
 		BreakReplies: func(t *testing.T) {
 			t.Helper()
 			gone := r.addresses()
@@ -135,4 +136,17 @@ func respond(t *testing.T, url string) *amqp.Responder {
 		require.NoError(t, r.Close(ctx))
 	})
 	return r
+}
+
+// keepMailboxes makes Mailboxes for one test.
+func keepMailboxes(t *testing.T, url string) *amqp.Mailboxes {
+	t.Helper()
+	m, err := amqp.NewMailboxes(t.Context(), config(url))
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		require.NoError(t, m.Close(ctx))
+	})
+	return m
 }

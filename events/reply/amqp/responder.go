@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync"
 
+	"github.com/rabbitmq/amqp091-go"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
 
@@ -111,20 +112,28 @@ func (r *Responder) Respond(ctx context.Context, to string, result *events.Resul
 	if err != nil {
 		return fmt.Errorf("responding: %w", err)
 	}
-	p, err := r.enter()
-	if err != nil {
-		return fmt.Errorf("responding: %w", err)
+	if _, ok := reply.MailboxID(to); ok {
+		message.DeliveryMode = amqp091.Persistent
 	}
-	defer r.calls.Done()
-	ctx, cancel := context.WithTimeout(ctx, r.cfg.Timeout)
-	defer cancel()
-	if err := p.publish(ctx, to, message); err != nil {
+	if err := r.send(ctx, to, message); err != nil {
 		if errors.Is(err, reply.ErrNoRequester) {
 			return reply.ErrNoRequester
 		}
 		return fmt.Errorf("responding: %w", err)
 	}
 	return nil
+}
+
+// send publishes a message to a queue and returns when RabbitMQ has confirmed that it took it.
+func (r *Responder) send(ctx context.Context, to string, message amqp091.Publishing) error {
+	p, err := r.enter()
+	if err != nil {
+		return err
+	}
+	defer r.calls.Done()
+	ctx, cancel := context.WithTimeout(ctx, r.cfg.Timeout)
+	defer cancel()
+	return p.publish(ctx, to, message)
 }
 
 // enter counts a call in. Who has entered must call r.calls.Done.
