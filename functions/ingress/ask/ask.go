@@ -14,6 +14,10 @@ type Question struct {
 	ID      string   // UUIDv7; empty: a new one
 	Picture []byte   // the encoded picture; all events share it, so it must not change until Ask has returned
 	Models  []string // names, in the order of the answers; a model that is named twice is asked once
+	// Key names the question for whoever may send it again (see ValidKey); empty: it is a new one each time. The request's
+	// id is then made of the key, the models and the picture, and what is being computed for it is not computed twice.
+	Key      string
+	Callback string // for AskLater: the address that is called when the answer is there; empty: none
 }
 
 // Response is what POST /v1/infer answers: one result a model, in the order asked.

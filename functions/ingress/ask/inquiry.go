@@ -41,29 +41,58 @@ func (s *Service) Ask(ctx context.Context, q Question) (*Response, error) {
 	}
 	defer context.AfterFunc(s.stopping, cancel)()
 
-	ctx, span := s.meter.tracer.Start(ctx, "ask", trace.WithAttributes(attribute.String("ebb.request.id", q.ID)))
+	ctx, span := s.meter.tracer.Start(ctx, "ask")
 	defer span.End()
-
-	inquiries, rejection := s.prepare(q, deadline)
+	reject := func(p *problem.Details) (*Response, error) {
+		p.Instance = problem.InstanceOf(q.ID)
+		span.SetStatus(codes.Error, p.Title)
+		s.meter.done(ctx, s.countable(q.Models), p.Code(), time.Since(began))
+		return nil, p
+	}
+	asked, info, rejection := s.examine(q)
 	if rejection != nil {
-		rejection.Instance = problem.InstanceOf(q.ID)
-		span.SetStatus(codes.Error, rejection.Title)
-		s.meter.done(ctx, s.countable(q.Models), rejection.Code(), time.Since(began))
+		return reject(rejection)
+	}
+	if q.Key != "" {
+		q.ID = keyedID(q.Key, asked, q.Picture)
+	}
+	span.SetAttributes(attribute.String("ebb.request.id", q.ID))
+	inquiries := s.inquiries(q, asked, info)
+	var response *Response
+	var err error
+	if q.Key == "" {
+		response, err = s.gather(ctx, q.ID, inquiries, deadline, began)
+	} else {
+		response, err = s.askKeyed(ctx, q.ID, asked, func(ctx context.Context) (*Response, error) {
+			deadline := began.Add(s.cfg.Timeout) // whoever else asks may have more patience than the first
+			ctx, cancel := context.WithDeadline(ctx, deadline)
+			defer cancel()
+			defer context.AfterFunc(s.stopping, cancel)()
+			return s.gather(ctx, q.ID, inquiries, deadline, began)
+		})
+	}
+	if err != nil {
+		return reject(problem.From(err))
+	}
+	if p := response.Results[0].Error; p != nil && p.Code() == CodeCallerGone {
+		return nil, p
+	}
+	return response, nil
+}
+
+// gather sends the events and gathers the answers, in the order asked.
+func (s *Service) gather(ctx context.Context, id string, inquiries []inquiry, deadline, began time.Time) (*Response, error) {
+	if rejection := s.enterAll(inquiries, deadline); rejection != nil {
 		return nil, rejection
 	}
-
-	response := &Response{ID: q.ID, Results: make([]Result, len(inquiries))}
-	answer := func(i int) { response.Results[i] = s.pursue(ctx, &inquiries[i], q.ID, began) }
+	response := &Response{ID: id, Results: make([]Result, len(inquiries))}
+	answer := func(i int) { response.Results[i] = s.pursue(ctx, &inquiries[i], id, began) }
 	var others sync.WaitGroup
 	for i := range inquiries[1:] {
 		others.Go(func() { answer(i + 1) })
 	}
 	answer(0) // in this goroutine: most questions name one model
 	others.Wait()
-
-	if p := response.Results[0].Error; p != nil && p.Code() == CodeCallerGone {
-		return nil, p
-	}
 	return response, nil
 }
 
@@ -74,41 +103,57 @@ type inquiry struct {
 	waiter *reply.Waiter
 }
 
-// prepare validates a question and makes room for its answers. When it returns inquiries, each has a pending entry
-// that must be waited for or cancelled; nothing has been sent.
-func (s *Service) prepare(q Question, deadline time.Time) ([]inquiry, *problem.Details) {
+// examine validates a question: which models it is for, and what its picture is.
+func (s *Service) examine(q Question) ([]*models.Model, picture.Info, *problem.Details) {
 	asked, rejection := s.resolve(q.Models)
 	if rejection != nil {
-		return nil, rejection
+		return nil, picture.Info{}, rejection
 	}
 	if len(q.Picture) == 0 {
-		return nil, noPicture()
+		return nil, picture.Info{}, noPicture()
 	}
 	info, err := picture.Inspect(q.Picture, s.cfg.Limits)
 	if err != nil {
-		return nil, badPicture(err, s.cfg.Limits)
+		return nil, picture.Info{}, badPicture(err, s.cfg.Limits)
 	}
-	address, err := s.inbox.Address()
-	if err != nil {
-		return nil, repliesDown()
-	}
-	inquiries := make([]inquiry, len(asked))
+	return asked, info, nil
+}
+
+// inquiries are the events of a valid question. How they are answered, and until when, is to be filled in.
+func (s *Service) inquiries(q Question, asked []*models.Model, info picture.Info) []inquiry {
+	all := make([]inquiry, len(asked))
 	for i, m := range asked {
 		// The event has an id of its own, not the request's: a client may send a request with the same id again, and
-		// that must not look like a second delivery of the first.
+		// that must not look like a second delivery of the first, unless its key says that it is the same.
 		id := s.cfg.NewID()
-		waiter, err := s.pending.Add(id, address)
-		if err != nil {
-			abandon(inquiries[:i])
-			return nil, cannotWait(err)
+		correlationID := id
+		if q.Key != "" {
+			id = keyedEventID(q.ID, m.Name)
 		}
-		inquiries[i] = inquiry{model: m, waiter: waiter, event: events.Request{
+		all[i] = inquiry{model: m, event: events.Request{
 			ID: id, Source: s.cfg.Source, Time: time.Now().UTC(), Model: m.Name,
-			ReplyTo: address, CorrelationID: id, Deadline: deadline.UTC(),
-			ContentType: info.MediaType, Data: q.Picture,
+			CorrelationID: correlationID, ContentType: info.MediaType, Data: q.Picture,
 		}}
 	}
-	return inquiries, nil
+	return all
+}
+
+// enterAll makes room for the answers. When it returns nil, each inquiry has a pending entry that must be waited for or
+// cancelled; nothing has been sent.
+func (s *Service) enterAll(inquiries []inquiry, deadline time.Time) *problem.Details {
+	address, err := s.inbox.Address()
+	if err != nil {
+		return repliesDown()
+	}
+	for i := range inquiries {
+		in := &inquiries[i]
+		in.event.ReplyTo, in.event.Deadline = address, deadline.UTC()
+		if in.waiter, err = s.pending.Add(in.event.CorrelationID, address); err != nil {
+			abandon(inquiries[:i])
+			return cannotWait(err)
+		}
+	}
+	return nil
 }
 
 // cannotWait is the problem of a request that cannot be entered into the pending table.
@@ -163,25 +208,41 @@ func (s *Service) resolve(named []string) ([]*models.Model, *problem.Details) {
 
 // pursue sends one event and waits for its answer.
 func (s *Service) pursue(ctx context.Context, in *inquiry, requestID string, began time.Time) Result {
-	result := Result{Model: in.model.Name, Question: in.model.Question}
 	outcome := outcomeAnswered
 	answer, failure := s.exchange(ctx, in, requestID)
 	took := time.Since(began)
+	var result Result
+	switch {
+	case answer != nil:
+		result = resultFrom(answer, in.model.Question, requestID, took)
+	default:
+		failure.Instance = problem.InstanceOf(requestID)
+		result = Result{Model: in.model.Name, Question: in.model.Question, Error: failure}
+	}
 	if failure != nil {
 		outcome = failure.Code()
 		if answer != nil {
 			outcome = outcomeFailed
 		}
-		// Whoever replied knew the event, not the request that its caller knows.
-		failure.Instance = problem.InstanceOf(requestID)
-		result.Error = failure
-	} else {
-		a := answer.Answer
-		result.Answer, result.Probability, result.Top = a.Yes, a.Probability, a.Top
-		result.ServedBy, result.BatchSize = &a.ServedBy, a.BatchSize
-		result.Timing = &Timing{Total: float64(took) / float64(time.Millisecond), Timing: a.Timing}
 	}
 	s.meter.done(ctx, in.model.Name, outcome, took)
+	return result
+}
+
+// resultFrom is what a caller reads of a model's answer, or of why there is none.
+func resultFrom(r *events.Result, question, requestID string, took time.Duration) Result {
+	result := Result{Model: r.Model, Question: question}
+	if r.Problem != nil {
+		// Whoever replied knew the event, not the request that its caller knows.
+		own := *r.Problem
+		own.Instance = problem.InstanceOf(requestID)
+		result.Error = &own
+		return result
+	}
+	a := r.Answer
+	result.Answer, result.Probability, result.Top = a.Yes, a.Probability, a.Top
+	result.ServedBy, result.BatchSize = &a.ServedBy, a.BatchSize
+	result.Timing = &Timing{Total: float64(took) / float64(time.Millisecond), Timing: a.Timing}
 	return result
 }
 

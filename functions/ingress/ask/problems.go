@@ -33,6 +33,11 @@ const (
 	CodeNoAnswerInTime  = "no-answer-in-time"  // 504: the outcome is unknown
 	CodeStopping        = "stopping"           // 503
 	CodeCallerGone      = "caller-gone"        // 499
+	CodeNotLater        = "not-asynchronous"   // 501: there are no mailboxes, or no callbacks
+	CodeRequestExists   = "request-exists"     // 409: an id that is taken
+	CodeRequestID       = "bad-request-id"     // 400
+	CodeUnknownRequest  = "unknown-request"    // 404
+	CodeRequestGone     = "request-gone"       // 410
 )
 
 const (
@@ -157,3 +162,37 @@ func callerGone() *problem.Details {
 
 // UnknownModel is the problem of a name that no model has. It lists those that there are.
 func (s *Service) UnknownModel(name string) *problem.Details { return unknownModel(name, s.cfg.Models) }
+
+func notLater(what string) *problem.Details {
+	return problem.New(CodeNotLater, http.StatusNotImplemented, "This is not offered here", what)
+}
+
+func requestExists() *problem.Details {
+	return problem.New(CodeRequestExists, http.StatusConflict, "There is such a request already",
+		"A request of this id can be collected already. Send another X-Request-Id or none; to ask the same again, send an Idempotency-Key.")
+}
+
+func badRequestID() *problem.Details {
+	return problem.New(CodeRequestID, http.StatusBadRequest, "This is not a request's id",
+		"A request's id is a UUID of 36 lower-case characters, as in the Location of the answer that accepted it.")
+}
+
+func unknownRequest() *problem.Details {
+	return problem.New(CodeUnknownRequest, http.StatusNotFound, "Unknown request",
+		"There is no request of this id to be collected: it was never accepted, or it was dropped, or it has expired.")
+}
+
+func requestGone() *problem.Details {
+	return problem.New(CodeRequestGone, http.StatusGone, "The request is gone",
+		"It was dropped, or it has expired. Ask again.")
+}
+
+func mailboxesDown() *problem.Details {
+	return retry(problem.New(CodeRepliesDown, http.StatusServiceUnavailable, "Answers cannot be kept at the moment",
+		"The queue that keeps them is being reached again. Try again in a moment."), soon)
+}
+
+func mailboxesFull() *problem.Details {
+	return retry(problem.New(CodeOverloaded, http.StatusServiceUnavailable, "Too many requests are waiting",
+		"As many requests are kept as may be. Try again in a moment, or collect and drop what you have asked."), soon)
+}

@@ -27,6 +27,8 @@ const (
 	DefaultRetryPause     = 200 * time.Millisecond
 	DefaultPendingLimit   = 1024
 	DefaultMaxModels      = 16
+	DefaultAsyncTimeout   = 15 * time.Minute
+	DefaultAsyncTTL       = time.Hour
 )
 
 // Config is what a Service is made of. Models, Replies, BrokerURL and Source are required; the rest has defaults.
@@ -35,6 +37,13 @@ type Config struct {
 	Replies   reply.Requester
 	BrokerURL string // where events are POSTed, http or https
 	Source    string // "/ebb/ingress/<replica>", the source of the events
+
+	// Mailboxes keep what is asked asynchronously; nil: nothing can be. A Responder of dispatch and deadletter must put
+	// results into the same ones.
+	Mailboxes    reply.Mailboxes
+	AsyncTimeout time.Duration // the longest that such a question waits for an answer, default DefaultAsyncTimeout
+	AsyncTTL     time.Duration // for how long it can be collected, longer than AsyncTimeout, default DefaultAsyncTTL
+	Caller       Caller        // calls callbacks; nil: there are none
 
 	// HTTPClient talks to the broker. The default follows no redirect, uses no proxy and keeps connections.
 	HTTPClient     *http.Client
@@ -66,6 +75,11 @@ func (c Config) withDefaults() (Config, error) {
 	c.PendingLimit = cmp.Or(c.PendingLimit, DefaultPendingLimit)
 	c.MaxModels = cmp.Or(c.MaxModels, DefaultMaxModels)
 	c.Timeout = cmp.Or(c.Timeout, DefaultTimeout)
+	c.AsyncTimeout = cmp.Or(c.AsyncTimeout, DefaultAsyncTimeout)
+	c.AsyncTTL = cmp.Or(c.AsyncTTL, DefaultAsyncTTL)
+	if c.AsyncTimeout < 0 || c.AsyncTimeout >= c.AsyncTTL {
+		return c, fmt.Errorf("asynchronous requests wait %v and expire after %v: what comes late could not be collected", c.AsyncTimeout, c.AsyncTTL)
+	}
 	c.PublishTimeout = cmp.Or(c.PublishTimeout, DefaultPublishTimeout)
 	c.RetryPause = cmp.Or(c.RetryPause, DefaultRetryPause)
 	c.Limits = cmp.Or(c.Limits, picture.DefaultLimits)
@@ -101,6 +115,9 @@ type Service struct {
 	pending *reply.Pending
 	inbox   reply.Inbox
 	meter   *instruments
+	flights flights
+	opening locks // by request id: who opens a mailbox
+	calling locks // and who calls a callback
 
 	stopping context.Context    //nolint:containedctx // the service's life, not a call's: ends when Stop has no more patience
 	hurry    context.CancelFunc // ends stopping
@@ -122,6 +139,8 @@ func New(config Config) (*Service, error) {
 		byName:  make(map[string]*models.Model, len(cfg.Models)),
 		publish: publisher{url: cfg.BrokerURL, client: cfg.HTTPClient, timeout: cfg.PublishTimeout, pause: cfg.RetryPause},
 		pending: reply.NewPending(cfg.PendingLimit),
+		flights: flights{underWay: make(map[string]*flight)},
+		opening: newLocks(), calling: newLocks(),
 	}
 	for _, m := range cfg.Models {
 		if s.byName[m.Name] != nil {

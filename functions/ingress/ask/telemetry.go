@@ -18,6 +18,15 @@ const scope = "github.com/ebb-inference/ebb/functions/ingress/ask"
 const (
 	outcomeAnswered = "answered"
 	outcomeFailed   = "failed" // whoever should have answered sent a problem
+
+	outcomeAccepted = "accepted" // asked asynchronously
+	outcomeAgain    = "again"    // asked asynchronously before, with the same key
+
+	outcomeCalled      = "called"  // the callback took the answer
+	outcomeCallRefused = "refused" // it will never take it, or may not be called
+	outcomeCallAgain   = "again"   // it is called again
+	outcomeCallEarly   = "early"   // there is no whole answer yet
+	outcomeCallNobody  = "nobody"  // there is nobody to call, or no more
 )
 
 // instruments is what the service measures of itself.
@@ -26,6 +35,9 @@ type instruments struct {
 	requests metric.Int64Counter
 	duration metric.Float64Histogram
 	late     metric.Int64Counter
+	later    metric.Int64Counter
+	reads    metric.Int64Counter
+	calls    metric.Int64Counter
 	gauge    metric.Registration
 }
 
@@ -45,6 +57,19 @@ func newInstruments(p *reply.Pending) (*instruments, error) {
 	if in.late, err = meter.Int64Counter("ebb.replies.unclaimed",
 		metric.WithDescription("Answers that nobody waited for: too late, or a second time."), metric.WithUnit("{reply}")); err != nil {
 		return nil, err
+	}
+	for _, c := range []struct {
+		counter *metric.Int64Counter
+		name    string
+		what    string
+	}{
+		{&in.later, "ebb.async.requests", "Asynchronous requests, by what became of accepting them."},
+		{&in.reads, "ebb.async.reads", "Looks at asynchronous requests, by how they stood."},
+		{&in.calls, "ebb.callbacks", "Callbacks that were due, by what became of them."},
+	} {
+		if *c.counter, err = meter.Int64Counter(c.name, metric.WithDescription(c.what), metric.WithUnit("{request}")); err != nil {
+			return nil, err
+		}
 	}
 	pending, err := meter.Int64ObservableGauge("ebb.pending",
 		metric.WithDescription("Requests that wait for their answer."), metric.WithUnit("{request}"))
@@ -69,4 +94,16 @@ func (in *instruments) done(ctx context.Context, model, outcome string, took tim
 
 func (in *instruments) unclaimed(model string) {
 	in.late.Add(context.Background(), 1, metric.WithAttributes(attribute.String("model", model)))
+}
+
+func (in *instruments) accepted(ctx context.Context, outcome string) {
+	in.later.Add(ctx, 1, metric.WithAttributes(attribute.String("outcome", outcome)))
+}
+
+func (in *instruments) collected(ctx context.Context, status string) {
+	in.reads.Add(ctx, 1, metric.WithAttributes(attribute.String("status", status)))
+}
+
+func (in *instruments) called(ctx context.Context, outcome string) {
+	in.calls.Add(ctx, 1, metric.WithAttributes(attribute.String("outcome", outcome)))
 }
