@@ -5,11 +5,11 @@
 // is accepted and dropped when there is none; delivery is at least once, in no order that anybody should rely on; no
 // answer, 5xx, 404, 408, 409 and 429 are tried again after a pause that holds one of the Trigger's parallel deliveries,
 // every other status is a delivery; what was tried in vain goes to the dead letter sink with the attributes
-// knativeerrordest and knativeerrorcode.
+// knativeerrordest and knativeerrorcode; an event in the answer of a subscriber, or of a dead letter sink, is published, and
+// a delivery whose answer cannot be goes to the dead letter sink, too.
 //
 // Where it differs: queues end with the process, so Stop delivers what they hold and reports what it could not; it takes
-// events in binary mode only; an event in a subscriber's answer is ignored, not sent through the broker; redirects are not
-// followed; Retry-After of a subscriber is not read, the Trigger's back-off says when to come back. Its queues are bounded: a
+// events in binary mode only, and ignores others in a subscriber's answer; redirects are not followed; Retry-After of a subscriber is not read, the Trigger's back-off says when to come back. Its queues are bounded: a
 // full one answers 503, and the event is in none of them.
 //
 // It knows nothing of what events mean.
@@ -88,7 +88,7 @@ func newTransport() *http.Transport {
 		DialContext:         (&net.Dialer{Timeout: 5 * time.Second}).DialContext,
 		MaxIdleConnsPerHost: 4 * trigger.MaxParallelism, // of several Triggers with one subscriber
 		IdleConnTimeout:     90 * time.Second,
-		DisableCompression:  true, // answers are not read
+		DisableCompression:  true, // answers are small
 		WriteBufferSize:     64 << 10,
 	}
 }

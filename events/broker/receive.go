@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -92,6 +93,28 @@ func (b *Broker) receive(r *http.Request) *problem.Details {
 		return stopping()
 	}
 	b.metrics.received(r.Context(), outcomeAccepted)
+	return nil
+}
+
+// publish puts an event that a subscriber answered with into the queues that it belongs in, if any.
+func (b *Broker) publish(ctx context.Context, m *message) error {
+	matching, err := b.match(m.header)
+	if err != nil {
+		return err
+	}
+	if len(matching) == 0 {
+		b.metrics.received(ctx, outcomeUnmatched)
+		return nil
+	}
+	if full := reserve(matching, m.size()); full != nil {
+		b.metrics.received(ctx, outcomeFull)
+		return fmt.Errorf("the queue of %s is full", full.name)
+	}
+	if !b.enqueue(matching, m) {
+		release(matching, m.size())
+		return errStopping
+	}
+	b.metrics.received(ctx, outcomeAccepted)
 	return nil
 }
 

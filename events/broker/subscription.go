@@ -237,9 +237,10 @@ func (s *subscription) send(ctx context.Context, to *url.URL, m *message) (statu
 		if err := ctx.Err(); err != nil {
 			return noAnswer, err
 		}
-		status, err = s.post(ctx, to, m)
+		var answer *message
+		status, answer, err = s.post(ctx, to, m)
 		if err == nil && !retriable(status) {
-			return status, nil
+			return status, s.forward(ctx, answer)
 		}
 		if err == nil {
 			err = fmt.Errorf("answered %d", status)
@@ -251,6 +252,28 @@ func (s *subscription) send(ctx context.Context, to *url.URL, m *message) (statu
 		s.broker.log.LogAttrs(ctx, slog.LevelInfo, "event will be tried again", s.about(m, slog.Int("retry", retry), slog.Int("status", status), slog.Any("error", err))...)
 		if err := pause(ctx, s.delivery.Pause(retry)); err != nil {
 			return status, err
+		}
+	}
+}
+
+// forward publishes the event that a subscriber answered with, if there is one. While it cannot be, it is tried again as a
+// delivery is.
+func (s *subscription) forward(ctx context.Context, answer *message) error {
+	if answer == nil {
+		return nil
+	}
+	for retry := 1; ; retry++ {
+		err := s.broker.publish(ctx, answer)
+		if errors.Is(err, errStopping) { // the event itself is delivered
+			s.broker.log.LogAttrs(ctx, slog.LevelWarn, "answer not published: the broker stops", s.about(answer)...)
+			return nil
+		}
+		if err == nil || retry > s.delivery.Retry {
+			return err
+		}
+		s.broker.log.LogAttrs(ctx, slog.LevelInfo, "answer will be published again", s.about(answer, slog.Int("retry", retry), slog.Any("error", err))...)
+		if err := pause(ctx, s.delivery.Pause(retry)); err != nil {
+			return err
 		}
 	}
 }

@@ -54,6 +54,7 @@ func Run(t *testing.T, f Factory) {
 		{"delivery", delivering},
 		{"retries", retries},
 		{"dead letters", deadLetters},
+		{"answers", answers},
 		{"parallelism", parallelism},
 		{"replies", replies},
 		{"requests and replies", roundTrips},

@@ -2,6 +2,7 @@ package conformance
 
 import (
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"sync"
@@ -40,6 +41,7 @@ type call struct {
 	header http.Header
 	gaveUp <-chan struct{} // closed when the broker hung up
 	answer chan int        // the status to answer with; cut instead of an answer
+	with   http.Header     // of the answer; to be set before answer
 }
 
 // cut ends the connection in place of an answer, as a crash would.
@@ -103,10 +105,13 @@ func (s *subscriber) serve(w http.ResponseWriter, r *http.Request) {
 	for most := s.most.Load(); now > most && !s.most.CompareAndSwap(most, now); most = s.most.Load() {
 	}
 	event, err := events.ReadHTTPRequest(r, maxPicture)
+	if due, none := events.ReadCallbackDue(r.Header); none == nil {
+		event, err = &events.Request{ID: due.ID, Source: due.Source, Time: due.Time, CorrelationID: due.RequestID}, nil
+	}
 	if err != nil { // a status that no test uses, and an error that every test sees
 		event = &events.Request{ID: err.Error(), Model: "unreadable"}
 	}
-	c := &call{event: event, header: r.Header, gaveUp: r.Context().Done(), answer: make(chan int, 1)}
+	c := &call{event: event, header: r.Header, gaveUp: r.Context().Done(), answer: make(chan int, 1), with: http.Header{}}
 	s.calls <- c
 	status := http.StatusServiceUnavailable
 	select {
@@ -114,6 +119,7 @@ func (s *subscriber) serve(w http.ResponseWriter, r *http.Request) {
 	case <-s.over:
 	}
 	if status != cut {
+		maps.Copy(w.Header(), c.with)
 		w.WriteHeader(status)
 		_, _ = io.WriteString(w, http.StatusText(status)) // the broker may have gone
 		return
