@@ -20,6 +20,39 @@ import (
 	"github.com/ebb-inference/ebb/models/tfserving"
 )
 
+// answerOnce is answer, unless the same is being computed, or was a while ago, for somebody who asked the same before.
+func (w *Worker) answerOnce(ctx context.Context, r *events.Request, received time.Time) (result *events.Result, v verdict) {
+	q, ok := questionOf(r)
+	if !ok {
+		return w.answer(ctx, r, received)
+	}
+	for {
+		th, mine := w.memo.begin(q)
+		if mine {
+			defer func() { // also after a panic, or whoever asks the same would wait for ever
+				if result == nil {
+					w.memo.finish(th, nil)
+					return
+				}
+				w.memo.finish(th, result.Answer)
+			}()
+			return w.answer(ctx, r, received)
+		}
+		select {
+		case <-th.done:
+		case <-ctx.Done():
+			return w.unanswered(ctx, r, ctx.Err())
+		}
+		if th.answer == nil {
+			continue // the other one failed, perhaps as its time was over
+		}
+		w.in.again.Add(ctx, 1, w.in.model)
+		result = w.result(ctx, r)
+		result.Answer = th.answer
+		return result, verdict{}
+	}
+}
+
 // answer computes what the requester is to be told. Without a result the verdict says why there is none.
 func (w *Worker) answer(ctx context.Context, r *events.Request, received time.Time) (*events.Result, verdict) {
 	queue := max(received.Sub(r.Time), 0) // clocks differ

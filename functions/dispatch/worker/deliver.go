@@ -46,7 +46,7 @@ func (w *Worker) ServeHTTP(rw http.ResponseWriter, req *http.Request) {
 	}
 	ctx, span := w.in.startDelivery(ctx, r)
 	defer span.End()
-	v := w.deliver(ctx, req.Context(), r, received)
+	v := w.deliver(ctx, req.Context(), r, received).callingBack(w, r)
 	span.SetAttributes(attribute.String("outcome", v.outcome))
 	if v.refusal != nil {
 		span.SetStatus(codes.Error, v.refusal.Error())
@@ -78,7 +78,7 @@ func (w *Worker) unreadable(ctx context.Context, req *http.Request, err error) v
 	}
 	r := &events.Request{
 		ID: ev.ID(), Model: events.Extension(ev, events.ExtModel), ReplyTo: events.Extension(ev, events.ExtReplyTo),
-		CorrelationID: events.Extension(ev, events.ExtCorrelationID),
+		CorrelationID: events.Extension(ev, events.ExtCorrelationID), Callback: events.Extension(ev, events.ExtCallback) != "",
 	}
 	result := w.failed(ctx, r, p)
 	if _, err := result.Event(); err != nil || !reply.ValidAddress(r.ReplyTo) {
@@ -86,7 +86,7 @@ func (w *Worker) unreadable(ctx context.Context, req *http.Request, err error) v
 	}
 	ctx, cancel := context.WithTimeout(ctx, w.Timeout)
 	defer cancel()
-	return w.respond(ctx, r, result)
+	return w.respond(ctx, r, result).callingBack(w, r)
 }
 
 // deliver works on a request event, unless another delivery of it does. The deliverer waits as long as delivered lasts.
@@ -96,13 +96,13 @@ func (w *Worker) deliver(ctx, delivered context.Context, r *events.Request, rece
 		w.Logger.WarnContext(ctx, "event is refused: its reply address is none", "event_id", r.ID, "source", r.Source)
 		return refused(badAddress())
 	case !received.Before(r.Deadline):
-		return acknowledged(outcomeExpired)
+		return w.expire(ctx, r)
 	}
 	d, mine := w.window.begin(keyOf(r))
 	if !mine {
 		select {
 		case <-d.done:
-			return verdict{outcomeDuplicate, d.refusal}
+			return verdict{outcome: outcomeDuplicate, refusal: d.refusal}
 		case <-delivered.Done():
 			return retried("The deliverer hung up.")
 		}
@@ -117,7 +117,11 @@ func (w *Worker) deliver(ctx, delivered context.Context, r *events.Request, rece
 	ctx, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
 	if d.result == nil {
-		result, instead := w.answer(ctx, r, received)
+		result, instead := w.answerOnce(ctx, r, received)
+		if result == nil && instead.outcome == outcomeExpired {
+			v = w.expire(ctx, r)
+			return v
+		}
 		if result == nil {
 			v = instead
 			return v
@@ -126,6 +130,22 @@ func (w *Worker) deliver(ctx, delivered context.Context, r *events.Request, rece
 	}
 	v = w.respond(ctx, r, d.result)
 	return v
+}
+
+// expire is what becomes of an event whose deadline has passed: nobody waits, so nothing is computed. Who asked
+// asynchronously still comes to look, and is told.
+func (w *Worker) expire(ctx context.Context, r *events.Request) verdict {
+	if !isMailbox(r) {
+		return acknowledged(outcomeExpired)
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), w.Timeout) // it may have ended with the deadline
+	defer cancel()
+	err := w.Responder.Respond(ctx, r.ReplyTo, w.failed(ctx, r, tooLate()))
+	if err != nil && !errors.Is(err, reply.ErrNoRequester) {
+		w.Logger.WarnContext(ctx, "the reply was not sent", "event_id", r.ID, "error", err)
+		return retried("The reply could not be sent.")
+	}
+	return acknowledged(outcomeExpired)
 }
 
 // respond sends a result to who asked.
@@ -140,7 +160,7 @@ func (w *Worker) respond(ctx context.Context, r *events.Request, result *events.
 		return acknowledged(outcomeUnroutable)
 	case errors.Is(err, reply.ErrBadAddress):
 		return refused(badAddress())
-	case expired(ctx, r):
+	case expired(ctx, r) && !isMailbox(r): // whom a result reaches late as well
 		return acknowledged(outcomeExpired)
 	}
 	trace.SpanFromContext(ctx).RecordError(err)
@@ -154,4 +174,10 @@ func expired(ctx context.Context, r *events.Request) bool {
 		return true // even if the clock lags behind the timer
 	}
 	return !r.Deadline.IsZero() && !time.Now().Before(r.Deadline) // a malformed event may have none
+}
+
+// isMailbox says whether the answer goes where it waits for who asked.
+func isMailbox(r *events.Request) bool {
+	_, ok := reply.MailboxID(r.ReplyTo)
+	return ok
 }

@@ -68,3 +68,8 @@ func badServing() *problem.Details {
 	return problem.New("bad-serving", http.StatusBadGateway, "The network cannot be called",
 		"The model server does not have what the model's definition names."+tellOperator)
 }
+
+func tooLate() *problem.Details {
+	return problem.New("no-answer-in-time", http.StatusGatewayTimeout, "There was no answer in time",
+		"The model did not come to the request before its time was over: it is overloaded, or away. Try again in a while.")
+}

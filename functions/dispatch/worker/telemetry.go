@@ -23,6 +23,7 @@ type instruments struct {
 	outcomes map[string]metric.MeasurementOption
 
 	requests metric.Int64Counter
+	again    metric.Int64Counter
 	held     metric.Int64UpDownCounter
 	queue    metric.Float64Histogram
 	decode   metric.Float64Histogram
@@ -45,7 +46,7 @@ func newInstruments(model string) (*instruments, error) {
 	} {
 		in.outcomes[o] = metric.WithAttributeSet(attribute.NewSet(attr, attribute.String("outcome", o)))
 	}
-	var errs [7]error
+	var errs [8]error
 	seconds := func(name, what string) (metric.Float64Histogram, error) {
 		return meter.Float64Histogram(name, metric.WithUnit("s"), metric.WithDescription(what))
 	}
@@ -57,6 +58,7 @@ func newInstruments(model string) (*instruments, error) {
 	in.compute, errs[5] = seconds("ebb.dispatch.compute.duration", "One call of the model server that was answered.")
 	in.size, errs[6] = meter.Int64Histogram("ebb.dispatch.batch.size", metric.WithDescription("Items in one call of the model server that was answered."),
 		metric.WithExplicitBucketBoundaries(1, 2, 4, 8, 16, 32, 64, 128))
+	in.again, errs[7] = meter.Int64Counter("ebb.dispatch.remembered", metric.WithDescription("Questions that were asked again and not computed again."))
 	return in, errors.Join(errs[:]...)
 }
 

@@ -2,8 +2,11 @@ package worker
 
 import (
 	"net/http"
+	"time"
 
+	"github.com/ebb-inference/ebb/events"
 	"github.com/ebb-inference/ebb/events/problem"
+	"github.com/ebb-inference/ebb/events/reply"
 )
 
 // What can become of a delivery: the values of the attribute "outcome".
@@ -20,8 +23,23 @@ const (
 
 // verdict is what becomes of a delivery and what the broker is told.
 type verdict struct {
-	outcome string
-	refusal *problem.Details // nil: acknowledged
+	outcome  string
+	refusal  *problem.Details    // nil: acknowledged
+	callback *events.CallbackDue // what the broker is to publish; nil: nothing
+}
+
+// callingBack adds to the acknowledgement of an event that its requester is to be called, if so, since a result is in its
+// mailbox. So the broker knows of the callback before the event is done with. It is repeated with each duplicate, since
+// nobody knows whether the broker heard the first.
+func (v verdict) callingBack(w *Worker, r *events.Request) verdict {
+	id, ok := reply.MailboxID(r.ReplyTo)
+	if !ok || !r.Callback || v.refusal != nil || v.outcome == outcomeUnroutable {
+		return v
+	}
+	v.callback = &events.CallbackDue{
+		ID: "callback-" + r.ID, Source: w.source, Time: time.Now().UTC(), RequestID: id, TraceParent: r.TraceParent, TraceState: r.TraceState,
+	}
+	return v
 }
 
 // again says whether the broker shall deliver the event once more.
@@ -30,22 +48,25 @@ func (v verdict) again() bool {
 }
 
 func (v verdict) write(rw http.ResponseWriter) {
-	if v.refusal == nil {
+	switch {
+	case v.refusal != nil:
+		problem.Write(rw, v.refusal)
+	case v.callback != nil && v.callback.WriteTo(rw.Header()) == nil: // an event of which it cannot be made was malformed
+		rw.WriteHeader(http.StatusOK)
+	default:
 		rw.WriteHeader(http.StatusNoContent)
-		return
 	}
-	problem.Write(rw, v.refusal)
 }
 
 func acknowledged(outcome string) verdict { return verdict{outcome: outcome} }
 
 // refused is final: the broker does not deliver the event again, and nobody is told but whoever reads this answer.
-func refused(p *problem.Details) verdict { return verdict{outcomeRefused, p} }
+func refused(p *problem.Details) verdict { return verdict{outcome: outcomeRefused, refusal: p} }
 
 func later(outcome, code, title, detail string) verdict {
 	p := problem.New(code, http.StatusServiceUnavailable, title, detail)
 	p.RetryAfter = 1
-	return verdict{outcome, p}
+	return verdict{outcome: outcome, refusal: p}
 }
 
 func overloaded(detail string) verdict {

@@ -11,7 +11,8 @@ import (
 const recentDeliveries = 4096
 
 // key is an event's identity: source and id, as CloudEvents has it. With where the answer goes, so that a copy under
-// another address can neither suppress an answer nor receive one that was meant for somebody else.
+// another address can neither suppress an answer nor receive one that was meant for somebody else. (What is asked twice on purpose
+// is the memo's.)
 type key struct{ source, id, replyTo, correlationID string }
 
 func keyOf(r *events.Request) key { return key{r.Source, r.ID, r.ReplyTo, r.CorrelationID} }

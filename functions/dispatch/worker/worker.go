@@ -2,8 +2,9 @@
 // server compute the batch, and sends each requester its own answer.
 //
 // A delivery is one HTTP request, which is held until its event is done with. The status then tells the broker what to
-// do: 204 that the event is done with, whatever came of it; 503 to deliver it again later; any other that the event will
-// never be any good and nobody could be told, which brokers take for done, too.
+// do: 204 that the event is done with, whatever came of it, or 200 with an event for the broker to publish, which says that
+// somebody is to be called about it; 503 to deliver it again later; any other that the event will never be any good and
+// nobody could be told, which brokers take for done, too.
 //
 // It knows the event contract and the model, but neither the broker nor the transport of replies.
 package worker
@@ -95,6 +96,7 @@ type Worker struct {
 	network *network
 	batcher *batch.Batcher[item, row]
 	window  *window
+	memo    *memo
 	in      *instruments
 
 	gate     *gate
@@ -118,6 +120,7 @@ func New(c Config) (*Worker, error) {
 		source:   "/ebb/dispatch/" + c.Model.Name + "/" + c.Replica,
 		network:  newNetwork(c.Model, c.Predictor, in, c.Logger),
 		window:   newWindow(recentDeliveries),
+		memo:     newMemo(),
 		in:       in,
 		gate:     newGate(c.MaxRequests),
 		decoding: make(chan struct{}, c.Decoders),
