@@ -13,6 +13,7 @@ import (
 type letter struct {
 	id, typ, from, model, replyTo, correlationID string
 	traceParent, traceState                      string
+	callback                                     bool
 	time, deadline                               time.Time
 	destination                                  string
 	status                                       int // 0: not said
@@ -39,7 +40,7 @@ func parse(h http.Header) (letter, error) {
 		id: ev.ID(), typ: ev.Type(), from: ev.Source(), time: ev.Time(),
 		model: events.Extension(ev, events.ExtModel), replyTo: events.Extension(ev, events.ExtReplyTo), correlationID: events.Extension(ev, events.ExtCorrelationID),
 		traceParent: events.Extension(ev, events.ExtTraceParent), traceState: events.Extension(ev, events.ExtTraceState),
-		destination: events.Extension(ev, events.ExtErrorDest),
+		callback: events.Extension(ev, events.ExtCallback) != "", destination: events.Extension(ev, events.ExtErrorDest),
 	}
 	if code, err := strconv.Atoi(events.Extension(ev, events.ExtErrorCode)); err == nil && code >= -1 && code <= 999 {
 		l.status = code

@@ -84,8 +84,9 @@ func New(c Config) (*Sink, error) {
 	return &Sink{Config: c, source: "/ebb/deadletter/" + c.Replica, tracer: otel.Tracer(scope), letters: letters}, nil
 }
 
-// ServeHTTP takes one dead letter: POST, an event in binary mode. It answers 204 when it is done with it, and 503 when it
-// is to be delivered again because the requester could not be told.
+// ServeHTTP takes one dead letter: POST, an event in binary mode. It answers 204 when it is done with it, or 200 with an
+// event for the broker to publish, which says that somebody is to be called about it; and 503 when it is to be delivered
+// again because the requester could not be told.
 func (s *Sink) ServeHTTP(rw http.ResponseWriter, req *http.Request) {
 	if req.Method != http.MethodPost {
 		rw.Header().Set("Allow", http.MethodPost)
@@ -119,6 +120,15 @@ func (s *Sink) ServeHTTP(rw http.ResponseWriter, req *http.Request) {
 		problem.Write(rw, p)
 		return
 	}
+	if id, ok := reply.MailboxID(l.replyTo); ok && l.callback && outcome == outcomeTold {
+		due := &events.CallbackDue{
+			ID: "callback-" + l.id, Source: s.source, Time: time.Now().UTC(), RequestID: id, TraceParent: l.traceParent, TraceState: l.traceState,
+		}
+		if due.WriteTo(rw.Header()) == nil { // what could not be written would not have been told
+			rw.WriteHeader(http.StatusOK)
+			return
+		}
+	}
 	rw.WriteHeader(http.StatusNoContent)
 }
 
@@ -140,7 +150,8 @@ func (s *Sink) tell(ctx context.Context, l letter) (outcome string, err error) {
 	if _, err := result.Event(); err != nil {
 		return outcomeUnknown, err
 	}
-	if !time.Now().Before(l.deadline) {
+	// Who asked asynchronously comes to look later.
+	if _, later := reply.MailboxID(l.replyTo); !later && !time.Now().Before(l.deadline) {
 		return outcomeExpired, nil
 	}
 	switch err := s.Responder.Respond(ctx, l.replyTo, result); {

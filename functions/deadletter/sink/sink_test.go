@@ -219,3 +219,56 @@ func TestASinkNeedsAResponder(t *testing.T) {
 	require.NoError(t, err)
 	require.NotEmpty(t, s.Replica)
 }
+
+func TestWhoAskedAsynchronouslyIsToldLateAsWellAndCalled(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		late, callback bool
+		status         int
+	}{
+		"in time, without a callback": {false, false, http.StatusNoContent},
+		"in time, with a callback":    {false, true, http.StatusOK},
+		"late, with a callback":       {true, true, http.StatusOK},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			id, now := uuid.NewString(), time.Now()
+			require.NoError(t, w.hub.Open(t.Context(), &reply.Record{
+				ID: id, Asked: []reply.Asked{{Model: "cat"}}, Time: now, Deadline: now, Expires: now.Add(time.Hour),
+			}))
+			w.address = reply.MailboxAddress(id)
+			req := w.letter(t, "503")
+			if tt.late {
+				req.Header.Set("Ce-Deadline", now.Add(-time.Minute).Format(time.RFC3339Nano))
+			}
+			if tt.callback {
+				req.Header.Set("Ce-Callback", "true")
+			}
+			rec := w.send(req)
+			require.Equal(t, tt.status, rec.Code)
+			mail, err := w.hub.Read(t.Context(), id)
+			require.NoError(t, err)
+			require.Len(t, mail.Results, 1)
+			require.Equal(t, "model-unavailable", mail.Results[0].Problem.Code())
+			if !tt.callback {
+				require.Empty(t, rec.Header())
+				return
+			}
+			due, err := events.ReadCallbackDue(rec.Header())
+			require.NoError(t, err)
+			require.Equal(t, id, due.RequestID)
+		})
+	}
+}
+
+func TestNobodyIsCalledAboutARequestThatWasDropped(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.address = reply.MailboxAddress(uuid.NewString())
+	req := w.letter(t, "503")
+	req.Header.Set("Ce-Callback", "true")
+	rec := w.send(req)
+	require.Equal(t, http.StatusNoContent, rec.Code)
+	require.Empty(t, rec.Header())
+}
