@@ -1,9 +1,7 @@
-// Package fetch gets a picture from an address that a stranger typed in. What a server may be talked into asking for is
-// the whole difficulty: the addresses that it may connect to are checked when it connects, after names were resolved
-// and after every redirect, and everything that the other side sends is bounded.
+// Package fetch gets a picture from an address that a stranger typed in. Which addresses it may connect to is package
+// outside's to say; everything that the other side sends is bounded here.
 //
-// It does not look at what it fetched; that is for whoever asks about the picture. It uses no proxy, not even one that
-// the environment names: the check would see the proxy's address and nothing else.
+// It does not look at what it fetched; that is for whoever asks about the picture.
 package fetch
 
 import (
@@ -15,11 +13,10 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"net/url"
-	"slices"
 	"strconv"
-	"syscall"
 	"time"
+
+	"github.com/ebb-inference/ebb/functions/ingress/outside"
 )
 
 // The defaults of Config.
@@ -30,14 +27,8 @@ const (
 	DefaultUserAgent    = "Ebb (+https://github.com/ebb-inference/ebb)"
 )
 
-const (
-	maxAddressBytes = 2048     // of the URL's text
-	maxHeaderBytes  = 64 << 10 // of the answer
-	firstBuffer     = 1 << 20  // the most that is reserved because the other side says that so much will come
-)
-
-// DefaultPorts are the ports of web servers.
-var DefaultPorts = []uint16{80, 443, 8080, 8443}
+// firstBuffer is the most that is reserved because the other side says that so much will come.
+const firstBuffer = 1 << 20
 
 // Config bounds a Fetcher. The zero value has the defaults.
 type Config struct {
@@ -57,7 +48,6 @@ type Config struct {
 // Fetcher fetches. It keeps no connections, no cookies and nothing else between two calls.
 type Fetcher struct {
 	cfg    Config
-	rule   rule
 	client *http.Client
 }
 
@@ -73,21 +63,15 @@ func New(c Config) *Fetcher {
 		c.Timeout = DefaultTimeout
 	}
 	if len(c.Ports) == 0 {
-		c.Ports = DefaultPorts
+		c.Ports = outside.DefaultPorts
 	}
 	if c.UserAgent == "" {
 		c.UserAgent = DefaultUserAgent
 	}
-	f := &Fetcher{cfg: c, rule: rule{allow: slices.Clone(c.Allow), ports: slices.Clone(c.Ports)}}
-	dialer := &net.Dialer{Resolver: c.Resolver, ControlContext: f.control}
+	f := &Fetcher{cfg: c}
 	f.client = &http.Client{
 		CheckRedirect: f.redirect,
-		Transport: &http.Transport{
-			DialContext:            dialer.DialContext,
-			DisableKeepAlives:      true, // so that every request dials, and every dial is checked
-			DisableCompression:     true, // pictures are compressed, and the size cap counts what arrives
-			MaxResponseHeaderBytes: maxHeaderBytes,
-		},
+		Transport:     outside.NewTransport(outside.Config{Ports: c.Ports, Allow: c.Allow, Resolver: c.Resolver}),
 	}
 	return f
 }
@@ -107,19 +91,13 @@ func (f *Fetcher) Fetch(ctx context.Context, address string) ([]byte, error) {
 }
 
 func (f *Fetcher) fetch(ctx context.Context, address string) ([]byte, error) {
-	if len(address) > maxAddressBytes {
-		return nil, errAddressLong
-	}
-	u, err := url.Parse(address)
+	u, err := outside.Parse(address)
 	if err != nil {
-		return nil, errAddress
-	}
-	if err := checkURL(u); err != nil {
 		return nil, err
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
 	if err != nil {
-		return nil, errAddress
+		return nil, outside.ErrAddress
 	}
 	req.Header.Set("User-Agent", f.cfg.UserAgent)
 	req.Header.Set("Accept", "image/*")
@@ -148,37 +126,15 @@ func (f *Fetcher) fetch(ctx context.Context, address string) ([]byte, error) {
 	return picture.Bytes(), nil
 }
 
-// checkURL refuses what no picture has in its address. It also sees every redirect.
-func checkURL(u *url.URL) error {
-	switch {
-	case u.Scheme != "http" && u.Scheme != "https":
-		return errScheme
-	case u.Hostname() == "":
-		return errAddress
-	case u.User != nil:
-		return errCredentials
-	}
-	return nil
-}
-
 func (f *Fetcher) redirect(req *http.Request, via []*http.Request) error {
 	if len(via) > f.cfg.MaxRedirects {
 		return errRedirects
 	}
 	req.Header.Del("Referer") // nobody's business
-	if err := checkURL(req.URL); err != nil {
+	if err := outside.Check(req.URL); err != nil {
 		return fmt.Errorf("%w: %w", errRedirected, err)
 	}
 	return nil
-}
-
-// control is called for every connection, with the address that it is about to be made to.
-func (f *Fetcher) control(_ context.Context, network, address string, _ syscall.RawConn) error {
-	ap, err := netip.ParseAddrPort(address)
-	if err != nil || (network != "tcp4" && network != "tcp6") {
-		return errForbidden
-	}
-	return f.rule.check(ap)
 }
 
 // statusError is an answer that is not 200.
@@ -192,14 +148,8 @@ func (s statusError) Error() string {
 }
 
 var (
-	errAddress     = errors.New("not a web address")
-	errAddressLong = errors.New("address too long")
-	errScheme      = errors.New("neither http nor https")
-	errCredentials = errors.New("credentials in the address")
-	errRedirects   = errors.New("too many redirects")
-	errRedirected  = errors.New("redirected to a bad address")
-	errForbidden   = errors.New("address not allowed")
-	errPort        = errors.New("port not allowed")
-	errTooLarge    = errors.New("too large")
-	errEmpty       = errors.New("empty")
+	errRedirects  = errors.New("too many redirects")
+	errRedirected = errors.New("redirected to a bad address")
+	errTooLarge   = errors.New("too large")
+	errEmpty      = errors.New("empty")
 )

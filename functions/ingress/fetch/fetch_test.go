@@ -28,7 +28,9 @@ const allowLocal = "127.0.0.1/32"
 
 // fetcher makes a Fetcher that may connect to the prefixes.
 func fetcher(c Config, allow ...string) *Fetcher {
-	c.Allow = append(c.Allow, prefixes(allow...)...)
+	for _, prefix := range allow {
+		c.Allow = append(c.Allow, netip.MustParsePrefix(prefix))
+	}
 	return New(c)
 }
 

@@ -8,6 +8,7 @@ import (
 	"net/http"
 
 	"github.com/ebb-inference/ebb/events/problem"
+	"github.com/ebb-inference/ebb/functions/ingress/outside"
 )
 
 // The codes of the problems that Fetch returns: the last part of problem.Details.Type.
@@ -29,22 +30,22 @@ func (f *Fetcher) explain(caller, own context.Context, err error) *problem.Detai
 	switch {
 	case errors.Is(caller.Err(), context.Canceled):
 		return problem.New(CodeCallerGone, 499, "The caller is gone", "The request was cancelled before the picture was there.")
-	case errors.Is(err, errForbidden):
+	case errors.Is(err, outside.ErrForbidden):
 		return problem.New(CodeForbidden, http.StatusUnprocessableEntity, "This address is not allowed",
 			"The address leads into a private or local network. Use the address of a picture on the public web, or send the picture itself.")
-	case errors.Is(err, errPort):
+	case errors.Is(err, outside.ErrPort):
 		return problem.New(CodeForbidden, http.StatusUnprocessableEntity, "This address is not allowed",
 			fmt.Sprintf("The address has an unusual port. The ports that can be used are %v.", f.cfg.Ports))
 	case errors.Is(err, errRedirected):
 		return problem.New(CodeForbidden, http.StatusUnprocessableEntity, "This address is not allowed",
 			"The address leads on to one that is not a plain http or https address. Use the picture's own address.")
-	case errors.Is(err, errAddressLong):
+	case errors.Is(err, outside.ErrTooLong):
 		return problem.New(CodeAddress, http.StatusBadRequest, "This is not a picture's address",
-			fmt.Sprintf("The address is longer than %d characters.", maxAddressBytes))
-	case errors.Is(err, errCredentials):
+			fmt.Sprintf("The address is longer than %d characters.", outside.MaxURLBytes))
+	case errors.Is(err, outside.ErrCredentials):
 		return problem.New(CodeAddress, http.StatusBadRequest, "This is not a picture's address",
 			"The address has a user name or password in it. Use an address that everyone may open, or send the picture itself.")
-	case errors.Is(err, errAddress), errors.Is(err, errScheme):
+	case errors.Is(err, outside.ErrAddress), errors.Is(err, outside.ErrScheme):
 		return problem.New(CodeAddress, http.StatusBadRequest, "This is not a picture's address",
 			"Use an address that begins with http:// or https://.")
 	case errors.Is(err, errRedirects):

@@ -1,4 +1,4 @@
-package fetch
+package outside
 
 import (
 	"net/netip"
@@ -76,16 +76,16 @@ func TestRuleChecksAddressAndPort(t *testing.T) {
 	for text, want := range map[string]error{
 		"1.1.1.1:80":               nil,
 		"1.1.1.1:443":              nil,
-		"1.1.1.1:22":               errPort,
+		"1.1.1.1:22":               ErrPort,
 		"[::ffff:1.1.1.1]:443":     nil,
 		"10.1.2.3:5000":            nil,
 		"[::ffff:10.1.2.3]:5000":   nil,
-		"10.2.0.1:80":              errForbidden,
+		"10.2.0.1:80":              ErrForbidden,
 		"[fd00:1::7]:9":            nil,
-		"[fd00:2::7]:80":           errForbidden,
-		"[::ffff:127.0.0.1]:80":    errForbidden,
-		"[fe80::1%eth0]:80":        errForbidden,
-		"[64:ff9b::a9fe:a9fe]:80":  errForbidden,
+		"[fd00:2::7]:80":           ErrForbidden,
+		"[::ffff:127.0.0.1]:80":    ErrForbidden,
+		"[fe80::1%eth0]:80":        ErrForbidden,
+		"[64:ff9b::a9fe:a9fe]:80":  ErrForbidden,
 		"[2606:4700:4700::64]:443": nil,
 	} {
 		require.ErrorIs(t, r.check(netip.MustParseAddrPort(text)), want, text)

@@ -1,4 +1,4 @@
-package fetch
+package outside
 
 import (
 	"encoding/binary"
@@ -20,10 +20,10 @@ func (r rule) check(ap netip.AddrPort) error {
 		}
 	}
 	if !public(addr) {
-		return errForbidden
+		return ErrForbidden
 	}
 	if !slices.Contains(r.ports, ap.Port()) {
-		return errPort
+		return ErrPort
 	}
 	return nil
 }
