@@ -64,7 +64,6 @@ func (s *Service) callBack(ctx context.Context, id string) (outcome string, _ er
 	outcome = outcomeCalled
 	if err := s.cfg.Caller.Call(ctx, mail.Record.Callback, p.Response()); err != nil {
 		if errors.Is(err, ErrCallAgain) || ctx.Err() != nil {
-			s.cfg.Logger.InfoContext(ctx, "callback not taken yet", "request_id", id, "error", err)
 			return outcomeCallAgain, fmt.Errorf("callback: %w", err)
 		}
 		s.cfg.Logger.WarnContext(ctx, "callback is not called any more", "request_id", id, "error", err)

@@ -35,6 +35,7 @@ func TestDocumentDescribesEveryRouteAndNothingElse(t *testing.T) {
 func TestEveryDescribedOperationIsServed(t *testing.T) {
 	t.Parallel()
 	w := start(t, nil)
+	w.keep(t)
 	for path, item := range w.doc.Paths.Map() {
 		for method := range item.Operations() {
 			a := w.call(t, method, concrete(path), []byte("{}"))

@@ -34,10 +34,12 @@ type Fetcher interface {
 // Config is what a gateway is made of. Service is required.
 type Config struct {
 	Service *ask.Service
-	Fetcher Fetcher      // nil: pictures by address are refused
-	Page    http.Handler // mounted at /home and /home/; nil: there is no page
-	Health  *app.Health  // default: ready when Service is
-	Version string       // of this program, for V2's server metadata
+	Fetcher Fetcher // nil: pictures by address are refused
+	// Callbacks takes the events that say that a callback is due; nil: there are none.
+	Callbacks http.Handler
+	Page      http.Handler // mounted at /home and /home/; nil: there is no page
+	Health    *app.Health  // default: ready when Service is
+	Version   string       // of this program, for V2's server metadata
 
 	MaxBytes     int64 // of one picture, default DefaultMaxBytes
 	MaxBodyBytes int64 // of one V1 or V2 request with several pictures, default DefaultMaxBodyBytes
@@ -100,6 +102,8 @@ type methods map[string]http.HandlerFunc
 func (g *gateway) routes() map[string]methods {
 	return map[string]methods{
 		"/v1/infer":                             {http.MethodPost: g.infer},
+		"/v1/requests/{id}":                     {http.MethodGet: g.collect, http.MethodDelete: g.drop},
+		"/callbacks":                            {http.MethodPost: g.callbacks},
 		"/v1/models":                            {http.MethodGet: g.listModels},
 		"/v1/models/{model}":                    {http.MethodGet: g.v1Status},
 		"/v1/models/{model}:predict":            {http.MethodPost: g.v1Predict},

@@ -38,6 +38,7 @@ import (
 	"github.com/ebb-inference/ebb/events/reply"
 	"github.com/ebb-inference/ebb/events/trigger"
 	"github.com/ebb-inference/ebb/functions/ingress/ask"
+	"github.com/ebb-inference/ebb/functions/ingress/callback"
 	"github.com/ebb-inference/ebb/functions/ingress/fetch"
 	"github.com/ebb-inference/ebb/functions/internal/app"
 	"github.com/ebb-inference/ebb/models"
@@ -116,6 +117,7 @@ type world struct {
 	url     string
 	service *ask.Service
 	hub     *reply.Hub
+	broker  *broker.Broker // nil when a test has another
 	log     *logs
 	doc     *openapi3.T
 
@@ -141,7 +143,11 @@ func start(t *testing.T, change func(*setup)) *world {
 		Page: http.HandlerFunc(page), Logger: logger, Version: "test",
 		Fetcher: fetch.New(fetch.Config{Allow: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, MaxBytes: 1000}),
 	}
-	s.ask = ask.Config{Models: testModels(), Replies: w.hub, Source: "/ebb/ingress/test", Logger: logger, RetryPause: time.Millisecond}
+	s.ask = ask.Config{
+		Models: testModels(), Replies: w.hub, Mailboxes: w.hub,
+		Caller: callback.New(callback.Config{Allow: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}}),
+		Source: "/ebb/ingress/test", Logger: logger, RetryPause: time.Millisecond,
+	}
 	if change != nil {
 		change(s)
 	}
@@ -156,6 +162,7 @@ func start(t *testing.T, change func(*setup)) *world {
 	w.service, err = ask.New(s.ask)
 	require.NoError(t, err)
 	s.Service = w.service
+	s.Callbacks = callback.Handler(w.service, logger)
 	srv := httptest.NewUnstartedServer(New(s.Config))
 	srv.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
 	if s.server != nil {
@@ -163,6 +170,9 @@ func start(t *testing.T, change func(*setup)) *world {
 	}
 	srv.Start()
 	w.url = srv.URL
+	if w.broker != nil {
+		w.subscribe(t, events.TypeCallbackDue, w.url+"/callbacks", w.url+"/nowhere")
+	}
 	t.Cleanup(func() {
 		require.NoError(t, w.service.Stop(context.Background()))
 		srv.Close()
@@ -173,7 +183,7 @@ func start(t *testing.T, change func(*setup)) *world {
 // realBroker delivers every event to a subscriber over HTTP.
 func (w *world) realBroker(t *testing.T, subscribe func(*world, *events.Request) *events.Result) http.Handler {
 	t.Helper()
-	subscriber := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+	subscriber := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		ev, err := events.ReadHTTPRequest(r, 1<<20)
 		if err != nil {
 			t.Errorf("delivered: %v", err)
@@ -186,18 +196,31 @@ func (w *world) realBroker(t *testing.T, subscribe func(*world, *events.Request)
 			// The requester may be gone in tests in which it goes.
 			_ = w.hub.Respond(r.Context(), ev.ReplyTo, answer)
 		}
+		if id, ok := reply.MailboxID(ev.ReplyTo); ok && ev.Callback {
+			due := &events.CallbackDue{ID: "callback-" + ev.ID, Source: "/ebb/dispatch/test", Time: time.Now(), RequestID: id}
+			if err := due.WriteTo(rw.Header()); err != nil {
+				t.Error(err)
+			}
+		}
 	}))
 	b := broker.New(broker.Config{Logger: slog.New(slog.DiscardHandler)})
-	require.NoError(t, b.Subscribe(trigger.Trigger{
-		Namespace: "test", Name: "all", Broker: "default",
-		Filter:   map[string]string{"type": events.TypeRequested},
-		Delivery: trigger.Delivery{Parallelism: 8, Backoff: trigger.Linear, BackoffDelay: time.Millisecond, Timeout: 10 * time.Second},
-	}, subscriber.URL, subscriber.URL))
+	w.broker = b
+	w.subscribe(t, events.TypeRequested, subscriber.URL, subscriber.URL)
 	t.Cleanup(func() {
 		require.NoError(t, b.Stop(context.Background()))
 		subscriber.Close()
 	})
 	return b
+}
+
+// subscribe has the real broker deliver the events of a type.
+func (w *world) subscribe(t *testing.T, typ, subscriber, deadLetter string) {
+	t.Helper()
+	require.NoError(t, w.broker.Subscribe(trigger.Trigger{
+		Namespace: "test", Name: typ, Broker: "default",
+		Filter:   map[string]string{"type": typ},
+		Delivery: trigger.Delivery{Parallelism: 8, Retry: 20, Backoff: trigger.Linear, BackoffDelay: time.Millisecond, Timeout: 10 * time.Second},
+	}, subscriber, deadLetter))
 }
 
 func (w *world) delivered() []*events.Request {

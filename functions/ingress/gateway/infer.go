@@ -24,6 +24,7 @@ const (
 	typeMultipart = "multipart/form-data"
 	fieldImage    = "image"
 	fieldModel    = "model"
+	fieldCallback = "callback"
 	jsonFactor    = 4 // what decoding JSON takes, in its own size: its text, the decoder's copy with room to grow, what comes out
 )
 
@@ -35,21 +36,45 @@ func (g *gateway) infer(w http.ResponseWriter, r *http.Request) {
 		fail(w, r, badRequest("The query cannot be read: write it as ?model=cat&model=dog."))
 		return
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), patience(w, r))
-	defer cancel()
-	question, hold, failure := g.question(ctx, w, r, splitModels(query["model"]))
+	key, failure := idempotencyKey(r)
+	if failure != nil {
+		fail(w, r, failure)
+		return
+	}
+	later := g.prefersAsync(r)
+	ctx := r.Context()
+	if !later {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, patience(w, r))
+		defer cancel()
+	}
+	question, hold, failure := g.question(ctx, w, r, ask.Question{Models: splitModels(query["model"]), Key: key}, query["callback"])
 	if failure != nil {
 		fail(w, r, failure)
 		return
 	}
 	defer hold.release()
 	question.ID = requestID(r)
+	if later {
+		g.accept(w, r, question)
+		return
+	}
+	if question.Callback != "" {
+		fail(w, r, badRequest("A callback is for who does not wait: send Prefer: respond-async with it."))
+		return
+	}
 
 	response, err := g.Service.Ask(ctx, question)
 	if err != nil {
-		fail(w, r, problem.From(err))
+		failNamed(w, r, problem.From(err))
 		return
 	}
+	adopt(w, r, response.ID)
+	writeResponse(w, response)
+}
+
+// writeResponse answers with a response, and with the status that it has.
+func writeResponse(w http.ResponseWriter, response *ask.Response) {
 	status := ask.Status(response)
 	if first := response.Results[0].Error; status != http.StatusOK && first.RetryAfter > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(first.RetryAfter))
@@ -57,25 +82,45 @@ func (g *gateway) infer(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, status, response)
 }
 
-// question reads the picture, and the models that the body names beside those of the query, from any of the three forms.
-func (g *gateway) question(ctx context.Context, w http.ResponseWriter, r *http.Request, models []string) (ask.Question, *hold, *problem.Details) {
+// question reads the picture, and the models and the callback that the body names beside those of the query, from any of
+// the three forms.
+func (g *gateway) question(ctx context.Context, w http.ResponseWriter, r *http.Request, q ask.Question, callbacks []string) (ask.Question, *hold, *problem.Details) {
+	for _, c := range callbacks {
+		if failure := setCallback(&q, c); failure != nil {
+			return ask.Question{}, nil, failure
+		}
+	}
 	switch t, parameters := mediaType(r); {
 	case t == typeMultipart:
-		return g.form(w, r, parameters["boundary"], models)
+		return g.form(w, r, parameters["boundary"], q)
 	case strings.HasPrefix(t, "multipart/"):
 		return ask.Question{}, nil, wrongEncoding("Of the multipart forms only " + typeMultipart + " is accepted.")
 	case isJSON(t):
-		return g.document(ctx, w, r, models)
+		return g.document(ctx, w, r, q)
 	}
 	b, failure := g.read(w, r, g.MaxBytes, 1)
 	if failure != nil {
 		return ask.Question{}, nil, failure
 	}
-	return ask.Question{Picture: b.data, Models: models}, b.hold, nil
+	q.Picture = b.data
+	return q, b.hold, nil
 }
 
-// form reads multipart/form-data: one field image, any number of fields model. It is read as it arrives.
-func (g *gateway) form(w http.ResponseWriter, r *http.Request, boundary string, models []string) (ask.Question, *hold, *problem.Details) {
+// setCallback gives a question the one callback that it may have.
+func setCallback(q *ask.Question, address string) *problem.Details {
+	switch {
+	case address == "":
+		return badRequest("The callback is empty. Leave it out, or give its address.")
+	case q.Callback != "" && q.Callback != address:
+		return badRequest("There are several callbacks; a request can have one.")
+	}
+	q.Callback = address
+	return nil
+}
+
+// form reads multipart/form-data: one field image, any number of fields model, and a field callback. It is read as it
+// arrives.
+func (g *gateway) form(w http.ResponseWriter, r *http.Request, boundary string, q ask.Question) (ask.Question, *hold, *problem.Details) {
 	if boundary == "" {
 		return ask.Question{}, nil, badRequest("The Content-Type has no boundary; let your HTTP library write it.")
 	}
@@ -83,7 +128,6 @@ func (g *gateway) form(w http.ResponseWriter, r *http.Request, boundary string, 
 	if failure != nil {
 		return ask.Question{}, nil, failure
 	}
-	q := ask.Question{Models: models}
 	failure = g.readForm(r, multipart.NewReader(r.Body, boundary), &q)
 	if failure != nil {
 		hold.release()
@@ -116,12 +160,19 @@ func (g *gateway) readForm(r *http.Request, form *multipart.Reader, q *ask.Quest
 			var text []byte
 			text, err = readPart(part, fieldBytes, fieldBytes)
 			q.Models = append(q.Models, splitModels([]string{string(text)})...)
+		case name == fieldCallback:
+			var text []byte
+			if text, err = readPart(part, fieldBytes, fieldBytes); err == nil {
+				if failure := setCallback(q, string(text)); failure != nil {
+					return failure
+				}
+			}
 		default:
-			return badRequest("The form has a field %.64q; it may have one %q and any number of %q.", name, fieldImage, fieldModel)
+			return badRequest("The form has a field %.64q; it may have one %q, any number of %q, and one %q.", name, fieldImage, fieldModel, fieldCallback)
 		}
 		switch {
-		case errors.Is(err, errPartTooLarge) && part.FormName() == fieldModel:
-			return fieldTooLarge(fieldModel, fieldBytes)
+		case errors.Is(err, errPartTooLarge) && part.FormName() != fieldImage:
+			return fieldTooLarge(part.FormName(), fieldBytes)
 		case errors.Is(err, errPartTooLarge):
 			return pictureTooLarge(g.MaxBytes)
 		case err != nil:
@@ -158,10 +209,12 @@ type inferJSON struct {
 	URL    *string  `json:"url"`
 	Image  []byte   `json:"image"` // base64
 	Models []string `json:"models"`
+	// Callback is a pointer to tell an empty one from none.
+	Callback *string `json:"callback"`
 }
 
 // document reads JSON: the picture's address, or the picture itself.
-func (g *gateway) document(ctx context.Context, w http.ResponseWriter, r *http.Request, models []string) (ask.Question, *hold, *problem.Details) {
+func (g *gateway) document(ctx context.Context, w http.ResponseWriter, r *http.Request, q ask.Question) (ask.Question, *hold, *problem.Details) {
 	b, failure := g.read(w, r, base64Bytes(g.MaxBytes)+envelopeBytes, jsonFactor)
 	if failure != nil {
 		return ask.Question{}, nil, failure
@@ -171,7 +224,13 @@ func (g *gateway) document(ctx context.Context, w http.ResponseWriter, r *http.R
 		b.release()
 		return ask.Question{}, nil, failure
 	}
-	q := ask.Question{Models: append(models, splitModels(d.Models)...), Picture: d.Image}
+	q.Models, q.Picture = append(q.Models, splitModels(d.Models)...), d.Image
+	if d.Callback != nil {
+		if failure := setCallback(&q, *d.Callback); failure != nil {
+			b.release()
+			return q, nil, failure
+		}
+	}
 	switch {
 	case (d.URL == nil) == (d.Image == nil):
 		b.release()

@@ -22,6 +22,12 @@ const headerRequestID = "X-Request-Id"
 
 func requestID(r *http.Request) string { return r.Header.Get(headerRequestID) }
 
+// adopt gives a request the id that it has by its key, if it is not the one that it came with.
+func adopt(w http.ResponseWriter, r *http.Request, id string) {
+	r.Header.Set(headerRequestID, id)
+	w.Header().Set(headerRequestID, id)
+}
+
 func acceptRequestID(sent string) string {
 	if len(sent) == len("00000000-0000-0000-0000-000000000000") {
 		if id, err := uuid.Parse(sent); err == nil {

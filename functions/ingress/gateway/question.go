@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"fmt"
+	"iter"
 	"net/http"
 	"strconv"
 	"strings"
@@ -17,23 +18,31 @@ import (
 // mostWait is the longest wait that a client can name, in seconds. The Service has a bound of its own, far below it.
 const mostWait = 3600
 
-// patience is how long a request's client waits, if it says so: "Prefer: wait=10", in seconds (RFC 7240). What cannot be
-// understood is passed over, as that says.
-func patience(w http.ResponseWriter, r *http.Request) time.Duration {
-	for _, line := range r.Header.Values("Prefer") {
-		for preference := range strings.SplitSeq(line, ",") {
-			preference, _, _ = strings.Cut(preference, ";")
-			name, value, _ := strings.Cut(preference, "=")
-			if !strings.EqualFold(strings.TrimSpace(name), "wait") {
-				continue
+// preferences are what a request's client prefers (RFC 7240), with the values; parameters are left out.
+func preferences(r *http.Request) iter.Seq2[string, string] {
+	return func(yield func(name, value string) bool) {
+		for _, line := range r.Header.Values("Prefer") {
+			for preference := range strings.SplitSeq(line, ",") {
+				preference, _, _ = strings.Cut(preference, ";")
+				name, value, _ := strings.Cut(preference, "=")
+				if !yield(strings.ToLower(strings.TrimSpace(name)), strings.Trim(strings.TrimSpace(value), `"`)) {
+					return
+				}
 			}
-			seconds, err := strconv.Atoi(strings.Trim(strings.TrimSpace(value), `"`))
-			if err != nil || seconds < 1 || seconds > mostWait {
-				continue
-			}
-			w.Header().Set("Preference-Applied", "wait="+strconv.Itoa(seconds))
-			return time.Duration(seconds) * time.Second
 		}
+	}
+}
+
+// patience is how long a request's client waits, if it says so: "Prefer: wait=10", in seconds. What cannot be
+// understood is passed over, as RFC 7240 says.
+func patience(w http.ResponseWriter, r *http.Request) time.Duration {
+	for name, value := range preferences(r) {
+		seconds, err := strconv.Atoi(value)
+		if name != "wait" || err != nil || seconds < 1 || seconds > mostWait {
+			continue
+		}
+		w.Header().Set(headerPreferenceApplied, "wait="+strconv.Itoa(seconds))
+		return time.Duration(seconds) * time.Second
 	}
 	return mostWait * time.Second
 }

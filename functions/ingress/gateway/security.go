@@ -44,10 +44,10 @@ func (g *gateway) cors(next http.Handler) http.Handler {
 		}
 		h.Set("Access-Control-Allow-Origin", origin)
 		h.Set("Cross-Origin-Resource-Policy", "cross-origin")
-		h.Set("Access-Control-Expose-Headers", headerRequestID+", Retry-After, Inference-Header-Content-Length")
+		h.Set("Access-Control-Expose-Headers", headerRequestID+", Retry-After, Location, "+headerPreferenceApplied+", Inference-Header-Content-Length")
 		if r.Method == http.MethodOptions && r.Header.Get("Access-Control-Request-Method") != "" {
-			h.Set("Access-Control-Allow-Methods", "GET, POST")
-			h.Set("Access-Control-Allow-Headers", "Content-Type, Prefer, Traceparent, Tracestate, Inference-Header-Content-Length, "+headerRequestID)
+			h.Set("Access-Control-Allow-Methods", "GET, POST, DELETE")
+			h.Set("Access-Control-Allow-Headers", "Content-Type, Prefer, "+headerIdempotencyKey+", Traceparent, Tracestate, Inference-Header-Content-Length, "+headerRequestID)
 			h.Set("Access-Control-Max-Age", corsMaxAge)
 			w.WriteHeader(http.StatusNoContent)
 			return
