@@ -59,7 +59,6 @@ type Config struct {
 
 // withDefaults says what is missing and fills in what may be.
 func (c Config) withDefaults() (Config, error) {
-	u, err := url.Parse(c.BrokerURL)
 	switch {
 	case len(c.Models) == 0:
 		return c, errors.New("no models")
@@ -67,10 +66,9 @@ func (c Config) withDefaults() (Config, error) {
 		return c, errors.New("no reply queue")
 	case c.Source == "":
 		return c, errors.New("no source")
-	case err != nil:
+	}
+	if err := CheckBrokerURL(c.BrokerURL); err != nil {
 		return c, fmt.Errorf("broker URL: %w", err)
-	case (u.Scheme != "http" && u.Scheme != "https") || u.Host == "":
-		return c, fmt.Errorf("broker URL %q: want http://host or https://host", u.Redacted())
 	}
 	c.PendingLimit = cmp.Or(c.PendingLimit, DefaultPendingLimit)
 	c.MaxModels = cmp.Or(c.MaxModels, DefaultMaxModels)
@@ -91,6 +89,18 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	c.Logger = cmp.Or(c.Logger, slog.Default())
 	return c, nil
+}
+
+// CheckBrokerURL says what is wrong with the address of a broker.
+func CheckBrokerURL(address string) error {
+	u, err := url.Parse(address)
+	switch {
+	case err != nil:
+		return errors.New("it cannot be parsed") // the error repeats it, and there may be a password in it
+	case (u.Scheme != "http" && u.Scheme != "https") || u.Host == "":
+		return fmt.Errorf("%q: want http://host or https://host", u.Redacted())
+	}
+	return nil
 }
 
 // newClient makes a client for one host that many requests talk to at once.

@@ -271,6 +271,12 @@ func TestAppServesItsMetricsOnAPortOfTheirOwn(t *testing.T) {
 	require.ErrorContains(t, a.Serve(t.Context(), c, http.NotFoundHandler(), app.ServeOptions{}), "HOST and PORT")
 }
 
+// What a test waits for something that must happen, and between two looks.
+const (
+	patience = 30 * time.Second
+	tick     = 5 * time.Millisecond
+)
+
 // lineWriter is a log that a test can wait for.
 type lineWriter chan string
 

@@ -25,6 +25,7 @@ import (
 	"github.com/ebb-inference/ebb/events/rabbitmq"
 	"github.com/ebb-inference/ebb/events/rabbitmq/topology"
 	"github.com/ebb-inference/ebb/events/trigger"
+	"github.com/ebb-inference/ebb/functions/local/supervise"
 )
 
 // ErrNotBuilt says that Knative's programs are not there.
@@ -54,7 +55,7 @@ type DataPlane struct {
 	watch  *watch
 
 	mu        sync.Mutex
-	processes []*process
+	processes []*supervise.Process
 	stopped   bool
 }
 
@@ -151,7 +152,11 @@ func (d *DataPlane) run(program, name string, env []string) {
 	if d.stopped {
 		return
 	}
-	d.processes = append(d.processes, supervise(filepath.Join(d.config.Programs, program), name, slices.Concat(common, env), d.config.Logger))
+	// Told to end, a dispatcher acknowledges what it is delivering before it stores it as a dead letter, for which its
+	// connection may be closed already. Killed, which is what it is without a grace, it loses nothing: RabbitMQ delivers again.
+	d.processes = append(d.processes, supervise.Start(supervise.Program{
+		Name: name, Path: filepath.Join(d.config.Programs, program), Env: slices.Concat(common, env),
+	}, d.config.Logger))
 }
 
 // common is the environment of every program. They log the data of events at less than errors, and that is nobody's
@@ -174,7 +179,7 @@ func (d *DataPlane) Stop(context.Context) error {
 	d.mu.Unlock()
 	var ending sync.WaitGroup
 	for _, p := range processes {
-		ending.Go(p.stop)
+		ending.Go(p.Stop)
 	}
 	ending.Wait()
 	d.watch.stop()
@@ -187,8 +192,8 @@ func (d *DataPlane) Pids() map[string]int {
 	defer d.mu.Unlock()
 	pids := make(map[string]int, len(d.processes))
 	for _, p := range d.processes {
-		if pid := p.pid(); pid != 0 {
-			pids[p.name] = pid
+		if pid := p.Pid(); pid != 0 {
+			pids[p.Name()] = pid
 		}
 	}
 	return pids

@@ -69,7 +69,12 @@ func (w *watch) stop() {
 func (w *watch) run(ctx context.Context) {
 	for ctx.Err() == nil {
 		w.found(-1, fmt.Errorf("RabbitMQ: %w", w.session(ctx)))
-		pause(ctx, lookInterval)
+		again := time.NewTimer(lookInterval)
+		select {
+		case <-again.C:
+		case <-ctx.Done():
+			again.Stop()
+		}
 	}
 }
 

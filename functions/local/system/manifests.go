@@ -24,38 +24,28 @@ type manifests struct {
 	triggers []trigger.Trigger
 }
 
-// readManifests reads every .yaml file of the folders. A model of a later folder replaces the one with its name, a Trigger
-// likewise, so that a folder can hold nothing but what differs.
-func readManifests(folders []string) (manifests, error) {
-	var m manifests
+// readManifests reads the models and Triggers of every .yaml file of the folders. A model of a later folder replaces the one
+// with its name, a Trigger likewise, so that a folder can hold nothing but what differs.
+func readManifests(folders []string) (m manifests, err error) {
+	if m.models, err = models.ReadFolders(folders...); err != nil {
+		return m, err
+	}
 	for _, folder := range folders {
-		root, err := os.OpenRoot(folder)
-		if err != nil {
-			return m, fmt.Errorf("folder of models: %w", err)
-		}
-		err = m.read(root.FS(), folder)
-		_ = root.Close() // it was only read
-		if err != nil {
+		if err := m.readTriggers(folder); err != nil {
 			return m, err
 		}
 	}
 	return m, m.check(folders)
 }
 
-func (m *manifests) read(fsys fs.FS, folder string) error {
-	names, err := fs.Glob(fsys, "*.yaml")
+func (m *manifests) readTriggers(folder string) error {
+	files := os.DirFS(folder)
+	names, err := fs.Glob(files, "*.yaml")
 	if err != nil {
 		return fmt.Errorf("%s: %w", folder, err)
 	}
 	for _, name := range names {
-		found, err := models.ReadManifest(fsys, name)
-		if err != nil {
-			return fmt.Errorf("in %s: %w", folder, err)
-		}
-		for _, model := range found {
-			m.models = replace(m.models, model, func(other *models.Model) bool { return other.Name == model.Name })
-		}
-		data, err := fs.ReadFile(fsys, name)
+		data, err := fs.ReadFile(files, name)
 		if err != nil {
 			return fmt.Errorf("in %s: %w", folder, err)
 		}
@@ -64,21 +54,20 @@ func (m *manifests) read(fsys fs.FS, folder string) error {
 			return err
 		}
 		for _, t := range triggers {
-			m.triggers = replace(m.triggers, t, func(other trigger.Trigger) bool {
-				return other.Namespace == t.Namespace && other.Name == t.Name
-			})
+			m.replace(t)
 		}
 	}
 	return nil
 }
 
-// replace puts v where its predecessor is, or at the end.
-func replace[T any](list []T, v T, same func(T) bool) []T {
-	if i := slices.IndexFunc(list, same); i >= 0 {
-		list[i] = v
-		return list
+// replace puts t where its predecessor is, or at the end.
+func (m *manifests) replace(t trigger.Trigger) {
+	same := func(other trigger.Trigger) bool { return other.Namespace == t.Namespace && other.Name == t.Name }
+	if i := slices.IndexFunc(m.triggers, same); i >= 0 {
+		m.triggers[i] = t
+		return
 	}
-	return append(list, v)
+	m.triggers = append(m.triggers, t)
 }
 
 // check says what would make requests disappear: a model that no Trigger serves, a Trigger for no model.

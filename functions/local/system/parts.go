@@ -191,7 +191,7 @@ func public(c Config, service *ask.Service, health *app.Health, fetcher gateway.
 	}
 	mux.Handle("/", gateway.New(gateway.Config{
 		Service: service, Fetcher: fetcher, Health: health, Version: c.Version, Logger: c.Logger,
-		Page: page.New(page.Config{Asker: service, Fetcher: fetcher, MaxBytes: gateway.DefaultMaxBytes, SuggestedURL: SuggestedURL, Logger: c.Logger}),
+		Page: page.New(page.Config{Asker: service, Fetcher: fetcher, MaxBytes: gateway.DefaultMaxBytes, SuggestedURL: page.ExampleURL, Logger: c.Logger}),
 	}))
 	return mux
 }

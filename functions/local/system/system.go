@@ -23,9 +23,6 @@ import (
 	"github.com/ebb-inference/ebb/functions/internal/app"
 )
 
-// SuggestedURL is the picture that the page offers to somebody who has none at hand.
-const SuggestedURL = "https://tensorflow.org/images/blogs/serving/cat.jpg"
-
 // deadLetterName is the Service that Triggers name as their dead letter sink.
 const deadLetterName = "deadletter"
 

@@ -1,10 +1,12 @@
-package dataplane
+// Package supervise keeps programs running as children of this one: what ends is started again, as a cluster would, but at
+// once. It knows nothing of what they are.
+package supervise
 
 import (
 	"bytes"
 	"context"
+	"io"
 	"log/slog"
-	"path/filepath"
 	"sync"
 	"syscall"
 	"time"
@@ -20,11 +22,19 @@ const (
 	tail        = 2 << 10          // of what a process said, in the log of its end
 )
 
-// process is a program that is started again whenever it ends.
-type process struct {
-	name    string // in errors and tests
-	program string
-	env     []string
+// Program is what is to run.
+type Program struct {
+	Name   string    // in logs
+	Path   string    // of the file
+	Env    []string  // all of its environment
+	Output io.Writer // gets what it says; nil: nobody
+	// Grace is how long Stop lets it end by itself after SIGTERM. Nothing: it is killed.
+	Grace time.Duration
+}
+
+// Process is a program that is started again whenever it ends.
+type Process struct {
+	program Program
 	log     *slog.Logger
 	end     context.CancelFunc
 	done    chan struct{} // closed when nothing of it is left
@@ -33,9 +43,10 @@ type process struct {
 	present *child.Process // nil between two
 }
 
-func supervise(program, name string, env []string, log *slog.Logger) *process {
-	ctx, end := context.WithCancel(context.Background()) // it lives until stop
-	p := &process{name: name, program: program, env: env, log: log.With("process", name), end: end, done: make(chan struct{})}
+// Start starts a program, and again whenever it ends, until Stop.
+func Start(program Program, log *slog.Logger) *Process {
+	ctx, end := context.WithCancel(context.Background()) // it lives until Stop
+	p := &Process{program: program, log: log.With("process", program.Name), end: end, done: make(chan struct{})}
 	go func() {
 		defer close(p.done)
 		p.run(ctx)
@@ -44,13 +55,17 @@ func supervise(program, name string, env []string, log *slog.Logger) *process {
 }
 
 // run starts the program again and again until ctx ends, and then ends it.
-func (p *process) run(ctx context.Context) {
+func (p *Process) run(ctx context.Context) {
 	for wait := firstWait; ctx.Err() == nil; {
 		said := &lastWords{}
+		output := io.Writer(said)
+		if p.program.Output != nil {
+			output = io.MultiWriter(said, p.program.Output)
+		}
 		began := time.Now()
-		c, err := child.Start(p.env, said, p.program)
+		c, err := child.Start(p.program.Env, output, p.program.Path)
 		if err != nil {
-			p.log.Error("process did not start", "program", filepath.Base(p.program), "error", err)
+			p.log.Error("process did not start", "error", err)
 		} else {
 			p.set(c)
 			p.log.Debug("process started", "pid", c.Pid())
@@ -58,9 +73,7 @@ func (p *process) run(ctx context.Context) {
 			case <-c.Ended():
 				p.log.Warn("process ended; it is started again", "state", c.State(), "said", said.String())
 			case <-ctx.Done():
-				// Told to end, a dispatcher acknowledges what it is delivering before it stores it as a dead letter, for which
-				// its connection may be closed already. Killed, it loses nothing: RabbitMQ delivers again.
-				if err := c.End(syscall.SIGKILL, killTimeout); err != nil {
+				if err := p.stop(c); err != nil {
 					p.log.Error("process did not end", "error", err)
 				}
 			}
@@ -69,28 +82,34 @@ func (p *process) run(ctx context.Context) {
 		if time.Since(began) >= settled {
 			wait = firstWait
 		}
-		pause(ctx, wait)
+		again := time.NewTimer(wait)
+		select {
+		case <-again.C:
+		case <-ctx.Done():
+			again.Stop()
+		}
 		wait = min(2*wait, longWait)
 	}
 }
 
-func pause(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-ctx.Done():
+func (p *Process) stop(c *child.Process) error {
+	if p.program.Grace > 0 {
+		return c.End(syscall.SIGTERM, p.program.Grace)
 	}
+	return c.End(syscall.SIGKILL, killTimeout)
 }
 
-func (p *process) set(c *child.Process) {
+func (p *Process) set(c *child.Process) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.present = c
 }
 
-// pid is the number of the process that runs, 0 between two.
-func (p *process) pid() int {
+// Name is the program's.
+func (p *Process) Name() string { return p.program.Name }
+
+// Pid is the number of the process that runs, 0 between two.
+func (p *Process) Pid() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.present == nil {
@@ -99,8 +118,8 @@ func (p *process) pid() int {
 	return p.present.Pid()
 }
 
-// stop ends the process and returns when it has ended.
-func (p *process) stop() {
+// Stop ends the process and returns when it has ended. It may be called any number of times.
+func (p *Process) Stop() {
 	p.end()
 	<-p.done
 }

@@ -1,0 +1,45 @@
+// Command deadletter receives what Triggers gave up on and tells who asked.
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+
+	"github.com/ebb-inference/ebb/events/reply/amqp"
+	"github.com/ebb-inference/ebb/functions/deadletter/sink"
+	"github.com/ebb-inference/ebb/functions/internal/app"
+)
+
+type config struct {
+	app.HTTP
+	RabbitMQ string `env:"RABBITMQ_URL, required"` // where requesters have their reply queues
+	Replica  string `env:"POD_NAME"`               // which replica this is; empty: the host's name
+}
+
+func main() { app.Main("deadletter", run) }
+
+func run(ctx context.Context, a *app.App) error {
+	var c config
+	if err := app.Load(ctx, a, &c); err != nil {
+		return err
+	}
+	return a.Run(ctx, c.HTTP, app.ServeOptions{}, func(ctx context.Context) (*app.Function, error) { return start(ctx, a, c) })
+}
+
+// start waits for RabbitMQ.
+func start(ctx context.Context, a *app.App, c config) (*app.Function, error) {
+	responder, err := amqp.NewResponder(ctx, amqp.Config{URL: c.RabbitMQ, Name: "deadletter/" + c.Replica, Logger: a.Logger})
+	if err != nil {
+		return nil, fmt.Errorf("environment variable RABBITMQ_URL: %w", err)
+	}
+	letters, err := sink.New(sink.Config{Responder: responder, Replica: c.Replica, Logger: a.Logger})
+	if err != nil {
+		return nil, err
+	}
+	health := app.NewHealth(responder.Ready)
+	mux := http.NewServeMux()
+	mux.Handle("/{$}", letters)
+	mux.Handle("/health/", health)
+	return &app.Function{Handler: mux, Health: health, Stop: responder.Close}, nil
+}
