@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/dom"
@@ -18,6 +19,9 @@ import (
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 )
+
+// breath is between two looks at a page that is waited for.
+const breath = 20 * time.Millisecond
 
 // Tab is one tab of the browser. Its methods end the test when they fail.
 type Tab struct {
@@ -235,11 +239,21 @@ func Eval[T any](t *Tab, expression string) T {
 	return value
 }
 
-// Until waits until a JavaScript expression is true.
+// Until waits until a JavaScript expression is true. It asks from outside, again and again: the page's own timers stand
+// still where JavaScript is switched off, and end with a page that loads itself again.
 func (t *Tab) Until(expression string) {
 	t.tb.Helper()
-	_, err := chromedp.Run(t.ctx, chromedp.Poll[bool](expression))
-	t.must("waiting until "+expression, err)
+	for {
+		yes, err := chromedp.Run(t.ctx, chromedp.Evaluate[bool](expression))
+		if yes && err == nil {
+			return
+		}
+		select {
+		case <-t.ctx.Done():
+			t.must("waiting until "+expression, errors.Join(t.ctx.Err(), err))
+		case <-time.After(breath):
+		}
+	}
 }
 
 // settled is true when no animation runs but those that never end.
