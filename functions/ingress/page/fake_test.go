@@ -76,12 +76,13 @@ type later struct {
 	asked   map[string]ask.Progress
 	results map[string]ask.Result // by model
 	dropped []string
-	looks   int   // how often somebody looked
-	failure error // of all looks, unless nil
+	looks   int           // how often somebody looked
+	look    chan struct{} // somebody looks; who does not wait for it misses it
+	failure error         // of all looks, unless nil
 }
 
 func newLater(answered ...string) *later {
-	l := &later{asked: map[string]ask.Progress{}, results: map[string]ask.Result{}}
+	l := &later{asked: map[string]ask.Progress{}, results: map[string]ask.Result{}, look: make(chan struct{})}
 	l.answer(answered...)
 	return l
 }
@@ -136,6 +137,10 @@ func (l *later) collect(ctx context.Context, id string) (*ask.Progress, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.looks++
+	select {
+	case l.look <- struct{}{}:
+	default:
+	}
 	p, ok := l.asked[id]
 	switch {
 	case ctx.Err() != nil:

@@ -3,6 +3,7 @@ package page
 import (
 	"context"
 	"net/http"
+	"net/url"
 	"strconv"
 	"time"
 
@@ -125,7 +126,7 @@ func (h *handler) uncollected(ctx context.Context, id string, err error) (*probl
 		d = unknownAnswer()
 	case d.RetryAfter > 0:
 		s := h.failed(notNow(d))
-		s.State, s.Heading, s.Retry, s.Address = stateUnknown, "No answer yet", false, requestsPath+id
+		s.State, s.Heading, s.Retry, s.Address = stateUnknown, "No answer yet", false, requestsPath+url.PathEscape(id)
 		s.Again = time.Duration(d.RetryAfter) * time.Second
 		return d, s
 	default:

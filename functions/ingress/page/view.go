@@ -3,6 +3,7 @@ package page
 import (
 	"embed"
 	"encoding/base64"
+	"fmt"
 	"html/template"
 	"math"
 	"net/http"
@@ -103,12 +104,13 @@ func (s section) RetryAfter() int {
 	return int(math.Ceil(s.Again.Seconds()))
 }
 
-// Refresh is after how many seconds a browser without the script loads the page again; 0: not. It leaves time to read.
-func (s section) Refresh() int {
+// Refresh is after how many seconds, which leave time to read, a browser without the script loads the page again, and
+// where; empty: not. A browser takes the address that it is at for a mere jump to the answers, so it is another each time.
+func (s section) Refresh() string {
 	if s.Again == 0 {
-		return 0
+		return ""
 	}
-	return max(2, s.RetryAfter())
+	return fmt.Sprintf("%d; url=%s?look=%d#answers", max(2, s.RetryAfter()), s.Address, time.Now().Unix())
 }
 
 // notice is a problem in plain words.

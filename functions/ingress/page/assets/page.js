@@ -39,18 +39,18 @@ function tell(name) {
 
 const clone = (name) => find(`template[data-section=${name}]`).content.cloneNode(true).firstElementChild;
 
-// entitle gives the page the title and the address of what it shows.
-function entitle(section) {
+// fit gives the page the title and the address of what it shows. Without anything in the form there is nothing to try again.
+function fit(section) {
+  if (!file.files[0] && !address.value) find('[data-do=retry]', section)?.remove();
   document.title = section.dataset.title;
   const path = section.dataset.address ?? '/home';
   if (location.pathname !== path) history.replaceState(null, '', path);
 }
 
-// show puts a section in the place of the present one. Without anything in the form there is nothing to try again.
+// show puts a section in the place of the present one.
 function show(section) {
-  if (!file.files[0] && !address.value) find('[data-do=retry]', section)?.remove();
   find('#answers').replaceWith(section);
-  entitle(section);
+  fit(section);
   tick();
   return section;
 }
@@ -343,7 +343,7 @@ function renew(section, next) {
   section.append(...around(next.children));
   Object.assign(section.dataset, next.dataset);
   delete section.dataset.again;
-  entitle(section);
+  fit(section);
   if (focused) find('h2', section).focus({ preventScroll: true });
   return section;
 }
