@@ -125,7 +125,7 @@ func (h *handler) uncollected(ctx context.Context, id string, err error) (*probl
 	case code == ask.CodeUnknownRequest, code == ask.CodeRequestID:
 		d = unknownAnswer()
 	case d.RetryAfter > 0:
-		s := h.failed(notNow(d))
+		s := h.failed(notNow())
 		s.State, s.Heading, s.Retry, s.Address = stateUnknown, "No answer yet", false, requestsPath+url.PathEscape(id)
 		s.Again = time.Duration(d.RetryAfter) * time.Second
 		return d, s

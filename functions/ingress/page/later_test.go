@@ -198,7 +198,7 @@ func TestWhatCannotBeCollectedIsExplained(t *testing.T) {
 		"not an id":  {problem.New(ask.CodeRequestID, 400, "x", "x"), 404, "There is no such answer. It was forgotten, its time is over, or its address is not whole. Choose the picture and ask again.", false},
 		"gone":       {problem.New(ask.CodeRequestGone, 410, "x", "x"), 410, "This answer is gone. Answers are kept for a while only, or until somebody forgets them. Choose the picture and ask again.", false},
 		"not here":   {problem.New(ask.CodeNotLater, 501, "This is not offered here", "This server keeps no answers."), 501, "This is not offered here. This server keeps no answers.", false},
-		"not now":    {&problem.Details{Status: 503, Title: "x", RetryAfter: 7}, 503, "Your answer cannot be looked up just now. Where answers are kept cannot be reached. Yours is not lost: this page looks again by itself. Try again in 7 seconds.", true},
+		"not now":    {&problem.Details{Status: 503, Title: "x", RetryAfter: 7}, 503, "The answer cannot be looked up just now. Where answers are kept cannot be reached. This page looks again by itself.", true},
 		"an error":   {errors.New("secret: disk 3"), 500, "Internal error. Something failed that should not have. Try again; if it stays, tell the operator the time and the request's id.", false},
 		"no answers": {nil, 504, "No answer in time. It is safe to ask again.", false},
 	} {

@@ -77,12 +77,9 @@ func goneAnswer() *problem.Details {
 		"Answers are kept for a while only, or until somebody forgets them. Choose the picture and ask again.")
 }
 
-// notNow is d, which keeps the page from its answers and passes, for who only waits.
-func notNow(d *problem.Details) *problem.Details {
-	own := *d
-	own.Title = "Your answer cannot be looked up just now"
-	own.Detail = "Where answers are kept cannot be reached. Yours is not lost: this page looks again by itself."
-	return &own
+func notNow() *problem.Details {
+	return problem.New("not-now", http.StatusServiceUnavailable, "The answer cannot be looked up just now",
+		"Where answers are kept cannot be reached. This page looks again by itself.")
 }
 
 func left() *problem.Details {
