@@ -83,13 +83,15 @@ func TestEachModelsCardIsAnsweredByItself(t *testing.T) {
 func TestAnAnswerInTimeNeedsNoAddress(t *testing.T) {
 	t.Parallel()
 	l := newLater("cat", "dog")
-	tab := open(t, serveLater(t, l))
+	s := serveLater(t, l)
+	tab := open(t, s)
 	tab.Upload("#image", file(t, "moon.png", picture(t)))
 	tab.Until(seen)
 	tab.Click("#go")
 	tab.Wait(answered)
 	require.Equal(t, catSaid, tab.Text("#answers .verdict"))
 	require.Equal(t, page.Path, path(tab))
+	s.stop() // what comes after the answer is done with, too
 	require.Equal(t, 0, pagetest.Eval[int](tab, `document.querySelectorAll("#answers form").length`))
 	require.Equal(t, []string{firstID}, l.forgotten())
 }

@@ -79,6 +79,7 @@ type later struct {
 	looks   int           // how often somebody looked
 	look    chan struct{} // somebody looks; who does not wait for it misses it
 	failure error         // of all looks, unless nil
+	keeping chan struct{} // nothing is forgotten until it is closed; nil: at once
 }
 
 func newLater(answered ...string) *later {
@@ -162,6 +163,9 @@ func (l *later) collect(ctx context.Context, id string) (*ask.Progress, error) {
 }
 
 func (l *later) drop(id string) error {
+	if l.keeping != nil {
+		<-l.keeping
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if _, ok := l.asked[id]; !ok {

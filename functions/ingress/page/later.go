@@ -39,15 +39,17 @@ func (h *handler) askLater(ctx context.Context, q ask.Question) (int, section, e
 		return 0, section{}, err //nolint:wrapcheck // explain says what it means
 	}
 	p = h.await(ctx, p)
-	if p.Status != ask.StatusDone && ctx.Err() == nil {
+	switch {
+	case p.Status == ask.StatusDone:
+		s := h.answered(p.Response())
+		s.spent = p.ID
+		return ask.Status(p.Response()), s, nil
+	case ctx.Err() != nil:
+		h.drop(ctx, p.ID) // whoever asked left before there was an address to come back to
+		return 0, section{}, left()
+	default:
 		return http.StatusAccepted, h.waiting(p), nil
 	}
-	// The answers are here, or their reader is gone. Nobody knows the address, so nobody will come there for them.
-	h.drop(ctx, p.ID)
-	if p.Status != ask.StatusDone {
-		return 0, section{}, left()
-	}
-	return ask.Status(p.Response()), h.answered(p.Response()), nil
 }
 
 // await looks for answers until all are there, or patience ends. It looks often at first, so that who is quick is hardly
@@ -74,7 +76,7 @@ func (h *handler) await(ctx context.Context, p *ask.Progress) *ask.Progress {
 	return p
 }
 
-// drop forgets a request that nobody will ask for.
+// drop forgets a request that nobody will come back for.
 func (h *handler) drop(ctx context.Context, id string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), dropTimeout)
 	defer cancel()

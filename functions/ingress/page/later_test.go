@@ -56,6 +56,18 @@ func TestWhatIsQuickIsAnsweredAtOnceAndNotKept(t *testing.T) {
 	}
 }
 
+func TestNobodyWaitsUntilTheirAnswerIsForgotten(t *testing.T) {
+	t.Parallel()
+	l := newLater("cat")
+	l.keeping = make(chan struct{})
+	s := serveLater(t, l)
+	require.Equal(t, []string{"Yes, a cat: 97 %, tabby"}, post(t, s.url, upload(picture(t)), text("model", "cat")).said(t))
+	require.Empty(t, l.forgotten())
+	close(l.keeping)
+	s.stop()
+	require.Equal(t, []string{firstID}, l.forgotten())
+}
+
 func TestWhoAnsweredWaitsOnlyAMomentForTheOthers(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

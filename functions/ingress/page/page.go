@@ -125,6 +125,10 @@ func (h *handler) answer(w http.ResponseWriter, r *http.Request) {
 		answers.Seen = preview(s.picture)
 	}
 	h.reply(w, r, s, status, answers)
+	if answers.spent != "" {
+		_ = http.NewResponseController(w).Flush() // nobody waits for what comes now; without it they do
+		h.drop(r.Context(), answers.spent)
+	}
 }
 
 // ask reads the form, gets the picture and asks. It returns what was sent as far as it was read, the status, and the

@@ -80,6 +80,7 @@ type section struct {
 	Elapsed int           // whole seconds since it was asked
 	Cold    bool          // it waits for longer than a warm model would need
 	Again   time.Duration // until it is worth looking again; 0: there is nothing more to come
+	spent   string        // its id, when it need not be kept for anybody who has read this
 }
 
 // Title is the title of a page that shows s.
