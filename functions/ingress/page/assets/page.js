@@ -18,7 +18,8 @@ const go = find('#go');
 const maxBytes = Number(form.dataset.maxBytes);
 const coldAfter = 2000; // milliseconds until a slow answer is explained; the server has the same
 const looking = 20000; // milliseconds until a look at the answers is given up, and tried again
-const longestRest = 15000; // milliseconds between two looks while the server cannot be reached
+const longestRest = 15000; // milliseconds between two looks while the server cannot be reached,
+const longestBusy = 60000; // and while it says that it is busy, whatever it says
 const outOfSight = 300000; // milliseconds until a page that nobody looks at does not look for answers either
 
 let stop = () => {}; // ends the question that is under way
@@ -268,7 +269,7 @@ async function follow(section, signal) {
     if (signal.aborted) return;
     if (!next || next.dataset.state === 'unknown') {
       lost(section);
-      pause = Math.max(Math.min(pause * 2, longestRest), after * 1000);
+      pause = Math.max(Math.min(pause * 2, longestRest), Math.min(after * 1000, longestBusy));
     } else {
       pause = Number(next.dataset.again) * 1000;
       section = renew(section, next);
