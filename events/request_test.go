@@ -45,6 +45,7 @@ func TestARequestSurvivesHTTP(t *testing.T) {
 		"longest attributes":    func(r *events.Request) { r.Model = strings.Repeat("m", 63); r.CorrelationID = strings.Repeat("c", 128) },
 		"whole seconds":         func(r *events.Request) { r.Deadline = r.Deadline.Truncate(time.Second) },
 		"a picture of 2 MB":     func(r *events.Request) { r.Data = bytes.Repeat([]byte("0123456789abcdef"), 1<<17) },
+		"a replay":              func(r *events.Request) { r.Replay, r.Callback = true, true },
 		"other picture's types": func(r *events.Request) { r.ContentType = "image/svg+xml" },
 	} {
 		t.Run(name, func(t *testing.T) {
