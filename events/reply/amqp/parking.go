@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 	"time"
 
 	"github.com/rabbitmq/amqp091-go"
@@ -129,7 +130,14 @@ func fits(m *amqp091.Publishing) error {
 // hold is a parking.Hold over one session. RabbitMQ is asked for one letter after the other, and keeps their data until
 // then: a consumer would be sent all of it at once, as one that waited for room would wait for ever behind the letters that
 // it keeps in hand.
-type hold struct{ s *session }
+type hold struct {
+	s       *session
+	timeout time.Duration // of one question
+
+	mu      sync.Mutex
+	last    uint64 // ticket; the first is 1
+	removed map[uint64]bool
+}
 
 // HoldParking takes the letters of the parking place in hand. The error may wrap parking.ErrInUse or parking.ErrNoPlace.
 //
@@ -157,21 +165,27 @@ func HoldParking(ctx context.Context, c Config) (parking.Hold, error) {
 	if err != nil {
 		return nil, fmt.Errorf("dead letters in RabbitMQ at %s: %w", host(c.URL), err)
 	}
-	return &hold{s}, nil
+	return &hold{s: s, timeout: c.Timeout, removed: map[uint64]bool{}}, nil
 }
 
 func (h *hold) Next(ctx context.Context) (*parking.Held, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("reading dead letters: %w", err)
 	}
+	ctx, cancel := context.WithTimeout(ctx, h.timeout)
+	defer cancel()
+	defer context.AfterFunc(ctx, h.s.close)() //nolint:contextcheck // closing has a deadline of its own
 	const autoAck = false
-	d, ok, err := h.s.channel.Get(ParkingQueue, autoAck) // a connection that is dead ends it with its heartbeats
+	d, ok, err := h.s.channel.Get(ParkingQueue, autoAck)
 	switch {
 	case err != nil:
-		return nil, fmt.Errorf("reading dead letters: %w", err)
+		return nil, fmt.Errorf("reading dead letters: %w", inTime(ctx, err))
 	case !ok:
 		return nil, io.EOF
 	}
+	h.mu.Lock()
+	h.last = d.DeliveryTag
+	h.mu.Unlock()
 	held := &parking.Held{Bytes: len(d.Body), Ticket: d.DeliveryTag}
 	ev, err := decodeEvent(&d)
 	if err == nil {
@@ -192,18 +206,40 @@ func (h *hold) Remove(held *parking.Held) error {
 	if err := h.s.channel.Ack(held.Ticket, multiple); err != nil {
 		return fmt.Errorf("removing a dead letter: %w", err)
 	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.removed[held.Ticket] = true
 	return nil
 }
 
+// Close puts the letters back one by one: RabbitMQ would do it as well, in some order.
 func (h *hold) Close() error {
+	err := h.putBack()
 	lost := h.s.channel.IsClosed()
-	err := h.s.channel.Close() // RabbitMQ has done then what it was told on it
+	if err == nil {
+		err = h.s.channel.Close() // RabbitMQ has done then what it was told on it
+	}
 	h.s.close()
 	if lost { // closing what is closed succeeds
-		err = errors.New("the connection was lost; what was removed last may still be there")
+		err = errors.New("the connection was lost, and RabbitMQ does it; what was removed last may still be there")
 	}
 	if err != nil {
 		return fmt.Errorf("putting dead letters back: %w", err)
+	}
+	return nil
+}
+
+func (h *hold) putBack() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	const multiple, requeue = false, true
+	for ticket := uint64(1); ticket <= h.last; ticket++ {
+		if h.removed[ticket] {
+			continue
+		}
+		if err := h.s.channel.Nack(ticket, multiple, requeue); err != nil {
+			return err
+		}
 	}
 	return nil
 }
