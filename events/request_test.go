@@ -261,3 +261,31 @@ func FuzzReadHTTPRequest(f *testing.F) {
 		require.Equal(t, r, got)
 	})
 }
+
+func TestARequestThatWasKeptIsReadAsItCame(t *testing.T) {
+	t.Parallel()
+	sent := newRequest()
+	sent.Callback = true
+	req, err := events.NewHTTPRequest(t.Context(), "http://broker.invalid/", sent)
+	require.NoError(t, err)
+	ev, err := events.ReadHTTPAttributes(req.Header)
+	require.NoError(t, err)
+	require.False(t, events.IsReplay(ev))
+	_, err = events.ParseRequest(ev)
+	require.ErrorIs(t, err, events.ErrMalformed, "without its data")
+	ev.DataEncoded = sent.Data
+	got, err := events.ParseRequest(ev)
+	require.NoError(t, err)
+	require.Equal(t, sent, got)
+
+	ev.SetExtension(events.ExtReplay, "true")
+	require.True(t, events.IsReplay(ev))
+	ev.SetExtension(events.ExtReplay, "perhaps")
+	require.False(t, events.IsReplay(ev))
+	_, err = events.ParseRequest(ev)
+	require.ErrorContains(t, err, "attribute replay")
+	ev.SetExtension(events.ExtReplay, nil)
+	ev.SetType(events.TypeCompleted)
+	_, err = events.ParseRequest(ev)
+	require.ErrorIs(t, err, events.ErrMalformed)
+}

@@ -283,7 +283,7 @@ func TestAModelThatAlwaysFailsEndsParkedAndIsReplayedOnceItIsMended(t *testing.T
 	require.Empty(t, w.waiting(t))
 }
 
-func TestAReplayThatNobodyAnswersStaysParked(t *testing.T) {
+func TestAReplayThatNobodyAnswersStaysParked(t *testing.T) { //nolint:tparallel // there is one parking place
 	t.Parallel()
 	node := rabbitmqtest.Start(t)
 	ctx := context.Background()
@@ -299,7 +299,7 @@ func TestAReplayThatNobodyAnswersStaysParked(t *testing.T) {
 		"refused":      {func(rw http.ResponseWriter) { rw.WriteHeader(http.StatusServiceUnavailable) }, "the broker answered with status 503"},
 		"not answered": {func(rw http.ResponseWriter) { rw.WriteHeader(http.StatusAccepted) }, "no answer in 1s"},
 	} {
-		t.Run(name, func(t *testing.T) { //nolint:tparallel // there is one parking place
+		t.Run(name, func(t *testing.T) {
 			s := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, req *http.Request) {
 				r, err := events.ReadHTTPRequest(req, 1<<20)
 				if err != nil || !r.Replay || r.Callback || r.ID != letterID("1") || !time.Now().Before(r.Deadline) {

@@ -67,7 +67,7 @@ func all(t *testing.T, h parking.Hold) []*parking.Held {
 }
 
 // One node goes through all of it, since starting one takes seconds; and there is one parking place in each.
-func TestTheParkingPlace(t *testing.T) {
+func TestTheParkingPlace(t *testing.T) { //nolint:tparallel // as above
 	t.Parallel()
 	node := rabbitmqtest.Start(t)
 	for _, tt := range []struct {
@@ -82,7 +82,7 @@ func TestTheParkingPlace(t *testing.T) {
 		{"what others put there is no letter and can be removed", whatOthersPutThereIsNoLetterAndCanBeRemoved},
 		{"a queue of another form is said to be", aQueueOfAnotherFormIsSaidToBe},
 	} {
-		t.Run(tt.name, func(t *testing.T) { //nolint:tparallel // as above
+		t.Run(tt.name, func(t *testing.T) {
 			on(t, node.URL(), func(ch *amqp091.Channel) {
 				_, err := ch.QueueDelete(amqp.ParkingQueue, false, false, false)
 				require.NoError(t, err)

@@ -113,7 +113,9 @@ func (s *Sink) ServeHTTP(rw http.ResponseWriter, req *http.Request) {
 	if err == nil {
 		outcome, err = s.tell(ctx, l)
 	}
-	parked, bytes, parkErr := notParked, int64(0), error(nil)
+	parked := notParked
+	var bytes int64
+	var parkErr error
 	if outcome == outcomeRetried || !whole || !s.parks(l) {
 		// Reading what is not kept lets the connection serve the next letter. How far it got is on record.
 		bytes, parkErr = io.Copy(io.Discard, http.MaxBytesReader(rw, req.Body, s.MaxBytes))
