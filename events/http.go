@@ -55,6 +55,12 @@ func NewHTTPRequest(ctx context.Context, url string, r *Request) (*http.Request,
 	if err := cehttp.WriteRequest(ctx, binding.ToMessage(&ev), req); err != nil {
 		return nil, fmt.Errorf("request event: %w", err)
 	}
+	// Knative's RabbitMQ broker passes a trace on only if its request has it too.
+	for name, value := range map[string]string{ExtTraceParent: r.TraceParent, ExtTraceState: r.TraceState} {
+		if value != "" {
+			req.Header.Set(name, value)
+		}
+	}
 	return req, nil
 }
 

@@ -1,14 +1,16 @@
 // Command local is all of Ebb in one process: every function over HTTP on loopback, with a broker and reply queues in
-// memory. It is what `make run` starts.
+// memory, or with RabbitMQ and Knative's data plane as its children. It is what `make run` starts.
 package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
 	"time"
 
+	"github.com/ebb-inference/ebb/events/rabbitmq/topology"
 	"github.com/ebb-inference/ebb/functions/internal/app"
 	"github.com/ebb-inference/ebb/functions/local/system"
 )
@@ -19,8 +21,34 @@ type config struct {
 	DrainTimeout time.Duration `env:"DRAIN_TIMEOUT, default=30s"`    // for what is under way at the end
 	Manifests    []string      `env:"MODELS, default=config/models"` // folders with models and Triggers; later ones replace models
 	Networks     string        `env:"MODEL_BASE, default=.ebb/models"`
-	Serving      string        `env:"SERVING_ADDRESS"` // TensorFlow Serving to use instead of the model server within
-	FetchAllow   []string      `env:"FETCH_ALLOW"`     // networks that pictures by address may come from though they are not public
+	Serving      string        `env:"SERVING_ADDRESS"`        // TensorFlow Serving to use instead of the model server within
+	Broker       string        `env:"BROKER, default=memory"` // or rabbitmq, with Knative's data plane
+	RabbitMQ     rabbitMQ
+	FetchAllow   []string `env:"FETCH_ALLOW"` // networks that pictures by address may come from though they are not public
+}
+
+// rabbitMQ counts when BROKER=rabbitmq.
+type rabbitMQ struct {
+	URL        string `env:"RABBITMQ_URL"`            // of one that runs; empty: a private node
+	Management string `env:"RABBITMQ_MANAGEMENT_URL"` // of its management plugin
+	Folder     string `env:"RABBITMQ_FOLDER, default=.ebb/rabbitmq"`
+	Programs   string `env:"DATAPLANE, default=.ebb/bin"` // folder of Knative's ingress and dispatcher
+}
+
+// broker says what system.Config.RabbitMQ is to be.
+func (c config) broker() (*system.RabbitMQ, error) {
+	switch r := c.RabbitMQ; {
+	case c.Broker == "memory":
+		return nil, nil
+	case c.Broker != "rabbitmq":
+		return nil, fmt.Errorf("environment variable BROKER is %q; want memory or rabbitmq", c.Broker)
+	case (r.URL == "") != (r.Management == ""):
+		return nil, errors.New("environment variables RABBITMQ_URL and RABBITMQ_MANAGEMENT_URL go together; without both RabbitMQ is started")
+	default:
+		return &system.RabbitMQ{
+			Server: topology.Server{URL: r.URL, ManagementURL: r.Management}, Folder: r.Folder, Programs: r.Programs,
+		}, nil
+	}
 }
 
 func main() { app.Main("local", run) }
@@ -30,12 +58,16 @@ func run(ctx context.Context, a *app.App) error {
 	if err := app.Load(ctx, a, &c); err != nil {
 		return err
 	}
+	rabbit, err := c.broker()
+	if err != nil {
+		return err
+	}
 	ln, err := app.Listen(ctx, c.Host, c.Port)
 	if err != nil {
 		return fmt.Errorf("environment variables HOST and PORT: %w", err)
 	}
 	sys, err := system.Start(ctx, system.Config{
-		Manifests: c.Manifests, Networks: c.Networks, Serving: c.Serving, FetchAllow: c.FetchAllow,
+		Manifests: c.Manifests, Networks: c.Networks, Serving: c.Serving, RabbitMQ: rabbit, FetchAllow: c.FetchAllow,
 		Version: a.Version, Metrics: a.Telemetry.Metrics, Logger: a.Logger,
 	})
 	if err != nil {

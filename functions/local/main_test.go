@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"syscall"
 	"testing"
 	"time"
@@ -116,4 +117,21 @@ func requireStatus(t *testing.T, url string, status int) {
 	require.NoError(t, err)
 	require.NoError(t, resp.Body.Close())
 	require.Equal(t, status, resp.StatusCode)
+}
+
+func TestOverRabbitMQAnInterruptEndsEveryProcessWithSuccess(t *testing.T) {
+	t.Parallel()
+	cmd, page := start(t, "BROKER=rabbitmq", "RABBITMQ_FOLDER="+filepath.Join(t.TempDir(), "rabbitmq"))
+	requireStatus(t, page[:len(page)-len("/home")]+"/health/readiness", http.StatusOK)
+	out, err := exec.CommandContext(t.Context(), "pgrep", "-P", strconv.Itoa(cmd.Process.Pid)).Output()
+	require.NoError(t, err)
+	pids := bytes.Fields(out)
+	require.Len(t, pids, 1+2*3+2, "ingress, two dispatchers a model, RabbitMQ and epmd")
+	require.NoError(t, cmd.Process.Signal(syscall.SIGINT))
+	require.NoError(t, cmd.Wait(), "exit code 0")
+	for _, text := range pids {
+		pid, err := strconv.Atoi(string(text))
+		require.NoError(t, err)
+		require.ErrorIs(t, syscall.Kill(pid, 0), syscall.ESRCH)
+	}
 }

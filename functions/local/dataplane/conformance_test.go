@@ -86,10 +86,7 @@ func TestConformance(t *testing.T) {
 		// It is the last test, and has the node for itself.
 		Restart: func(t *testing.T, _ *conformance.System) {
 			t.Helper()
-			// RabbitMQ writes the name of a new quorum queue to disk up to half a second after it said that there is one. A crash
-			// before that takes the queue with all that is in it.
-			_, err := node.Control(t.Context(), "eval", "ok = dets:sync(ra_directory_reverse).")
-			require.NoError(t, err)
+			require.NoError(t, node.Sync(t.Context()))
 			require.NoError(t, node.Kill())
 			require.NoError(t, node.Start(t.Context()))
 		},

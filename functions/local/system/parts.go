@@ -12,7 +12,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/ebb-inference/ebb/events/broker"
+	memory "github.com/ebb-inference/ebb/events/broker"
 	"github.com/ebb-inference/ebb/events/reply"
 	"github.com/ebb-inference/ebb/events/trigger"
 	"github.com/ebb-inference/ebb/functions/dispatch/worker"
@@ -68,7 +68,7 @@ func networks(base string, m manifests) ([]store.Model, error) {
 }
 
 // startDispatch makes a worker for each model and mounts it under the name of its Service.
-func (s *System) startDispatch(mux *http.ServeMux, c Config, m manifests, hub *reply.Hub) ([]*worker.Worker, error) {
+func (s *System) startDispatch(mux *http.ServeMux, c Config, m manifests, responder reply.Responder) ([]*worker.Worker, error) {
 	client, err := tfserving.Dial(c.Serving)
 	if err != nil {
 		return nil, fmt.Errorf("model server at %s: %w", c.Serving, err)
@@ -76,7 +76,7 @@ func (s *System) startDispatch(mux *http.ServeMux, c Config, m manifests, hub *r
 	s.started("model client", func(context.Context) error { return client.Close() })
 	workers := make([]*worker.Worker, 0, len(m.models))
 	for _, model := range m.models {
-		w, err := worker.New(worker.Config{Model: model, Predictor: client, Responder: hub, Replica: replica, Logger: c.Logger})
+		w, err := worker.New(worker.Config{Model: model, Predictor: client, Responder: responder, Replica: replica, Logger: c.Logger})
 		if err != nil {
 			return nil, fmt.Errorf("dispatch of the model %q: %w", model.Name, err)
 		}
@@ -87,10 +87,48 @@ func (s *System) startDispatch(mux *http.ServeMux, c Config, m manifests, hub *r
 	return workers, nil
 }
 
-// startBroker gives the broker its Triggers.
-func (s *System) startBroker(mux *http.ServeMux, c Config, m manifests) error {
-	b := broker.New(broker.Config{Logger: c.Logger})
-	s.started("broker", b.Stop)
+// replies is how answers find their way.
+type replies struct {
+	reply.Requester
+	reply.Responder
+}
+
+func (s *System) startReplies(ctx context.Context, c Config) (replies, error) {
+	if c.RabbitMQ == nil {
+		hub := reply.NewHub()
+		return replies{hub, hub}, nil
+	}
+	if err := s.startNode(ctx, c.RabbitMQ); err != nil {
+		return replies{}, err
+	}
+	return s.startAMQP(ctx, c.RabbitMQ)
+}
+
+// broker is where events are published.
+type broker struct {
+	url   string
+	ready func() error // says why nothing gets through, or nil
+}
+
+// startBroker starts a broker and gives it its Triggers.
+func (s *System) startBroker(ctx context.Context, mux *http.ServeMux, c Config, m manifests) (broker, error) {
+	if c.RabbitMQ == nil {
+		b := memory.New(memory.Config{Logger: c.Logger})
+		s.started("broker", b.Stop)
+		mux.Handle("/"+brokerName, http.StripPrefix("/"+brokerName, b))
+		return broker{s.inside(brokerName), func() error { return nil }}, s.subscribe(m, b.Subscribe)
+	}
+	d, err := s.startDataPlane(ctx, c, m)
+	if err != nil {
+		return broker{}, err
+	}
+	return broker{d.URL(), d.Ready}, s.subscribe(m, func(t trigger.Trigger, subscriber, deadLetter string) error {
+		return d.Subscribe(ctx, t, subscriber, deadLetter)
+	})
+}
+
+// subscribe gives a broker its Triggers.
+func (s *System) subscribe(m manifests, subscribe func(t trigger.Trigger, subscriber, deadLetter string) error) error {
 	for _, t := range m.triggers {
 		subscriber, err := s.resolve(t.Subscriber, m)
 		if err != nil {
@@ -100,11 +138,10 @@ func (s *System) startBroker(mux *http.ServeMux, c Config, m manifests) error {
 		if err != nil {
 			return fmt.Errorf("trigger %s: dead letter sink: %w", t, err)
 		}
-		if err := b.Subscribe(t, subscriber, deadLetter); err != nil {
+		if err := subscribe(t, subscriber, deadLetter); err != nil {
 			return err
 		}
 	}
-	mux.Handle("/"+brokerName, http.StripPrefix("/"+brokerName, b))
 	return nil
 }
 

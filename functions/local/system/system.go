@@ -1,6 +1,7 @@
 // Package system is all of Ebb in one process: ingress, broker, dispatch, dead letter and model server, each behind HTTP or
-// gRPC on loopback as it is in a cluster, with an in-memory broker and in-memory reply queues between them. The models and
-// the Triggers are read from the very YAML that a cluster gets.
+// gRPC on loopback as it is in a cluster. Between them are a broker and reply queues in memory, or RabbitMQ with Knative's
+// data plane, whose processes are children of this one. The models and the Triggers are read from the very YAML that a
+// cluster gets.
 //
 // It only joins functions. What a function does is none of its business.
 package system
@@ -15,7 +16,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/ebb-inference/ebb/events/reply"
 	"github.com/ebb-inference/ebb/functions/deadletter/sink"
 	"github.com/ebb-inference/ebb/functions/dispatch/worker"
 	"github.com/ebb-inference/ebb/functions/ingress/ask"
@@ -44,6 +44,7 @@ type Config struct {
 	Manifests  []string     // folders of YAML with models and Triggers; later ones replace earlier ones' models
 	Networks   string       // folder of networks, "<name>/<version>/model.onnx"
 	Serving    string       // gRPC address of a TensorFlow Serving to use; empty: the model server within
+	RabbitMQ   *RabbitMQ    // nil: broker and replies in memory
 	FetchAllow []string     // networks (CIDR) that pictures by address may come from though they are not public
 	Version    string       // of the program
 	Metrics    http.Handler // mounted at /metrics; nil: there are none
@@ -98,35 +99,39 @@ func Start(ctx context.Context, c Config) (_ *System, err error) {
 	for _, model := range m.models {
 		model.Serving.Address = c.Serving // a definition's is a cluster's; errors shall name the one that is called
 	}
-	hub := reply.NewHub()
-	workers, err := s.startDispatch(mux, c, m, hub)
+	r, err := s.startReplies(ctx, c)
 	if err != nil {
 		return nil, err
 	}
-	letters, err := sink.New(sink.Config{Responder: hub, Replica: replica, Logger: c.Logger})
+	workers, err := s.startDispatch(mux, c, m, r)
+	if err != nil {
+		return nil, err
+	}
+	letters, err := sink.New(sink.Config{Responder: r, Replica: replica, Logger: c.Logger})
 	if err != nil {
 		return nil, err
 	}
 	mux.Handle("/"+deadLetterName, letters)
-	if err := s.startBroker(mux, c, m); err != nil {
+	b, err := s.startBroker(ctx, mux, c, m)
+	if err != nil {
 		return nil, err
 	}
 	service, err := ask.New(ask.Config{
-		Models: m.models, Replies: hub, BrokerURL: s.inside(brokerName), Source: "/ebb/ingress/" + replica, Logger: c.Logger,
+		Models: m.models, Replies: r, BrokerURL: b.url, Source: "/ebb/ingress/" + replica, Logger: c.Logger,
 	})
 	if err != nil {
 		return nil, err
 	}
 	s.started("ingress", service.Stop)
 
-	s.health = app.NewHealth(func() error { return ready(service, workers) })
+	s.health = app.NewHealth(func() error { return ready(b, service, workers) })
 	s.public = public(c, service, s.health, fetch.New(fetch.Config{Allow: allow}))
-	return s, waitUntil(ctx, func() error { return ready(service, workers) }, c.Logger)
+	return s, waitUntil(ctx, func() error { return ready(b, service, workers) }, c.Logger)
 }
 
 // ready says what cannot answer yet.
-func ready(service *ask.Service, workers []*worker.Worker) error {
-	errs := []error{service.Ready()}
+func ready(b broker, service *ask.Service, workers []*worker.Worker) error {
+	errs := []error{b.ready(), service.Ready()}
 	for _, w := range workers {
 		if err := w.Ready(); err != nil {
 			errs = append(errs, fmt.Errorf("%s%s: %w", dispatchPrefix, w.Model.Name, err))

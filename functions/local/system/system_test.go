@@ -41,10 +41,15 @@ const (
 	root     = "../../.."
 	networks = root + "/.ebb/models"
 	pictures = root + "/.ebb/pictures"
+	programs = root + "/.ebb/bin"
 )
 
 func TestMain(m *testing.M) {
-	code, err := withSystem(m.Run)
+	// Every test runs over each broker.
+	code, err := withSystem(nil, m.Run)
+	if err == nil && code == 0 {
+		code, err = withRabbitMQ(m.Run)
+	}
 	if err == nil && code == 0 {
 		err = goleak.Find()
 	}
@@ -55,8 +60,19 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
+// withRabbitMQ runs the tests with everything over a private RabbitMQ.
+func withRabbitMQ(tests func() int) (code int, err error) {
+	folder, err := os.MkdirTemp("", "system")
+	if err != nil {
+		return 1, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(folder)) }()
+	fmt.Println("over RabbitMQ and Knative's data plane:")
+	return withSystem(&system.RabbitMQ{Folder: folder, Programs: programs}, tests)
+}
+
 // withSystem runs the tests with everything up, and takes it down again.
-func withSystem(tests func() int) (code int, err error) {
+func withSystem(rabbit *system.RabbitMQ, tests func() int) (code int, err error) {
 	for _, needed := range []string{networks, pictures} {
 		if _, err := os.Stat(needed); err != nil {
 			return 1, fmt.Errorf("%w: `make model pictures` fetches it", err)
@@ -65,7 +81,7 @@ func withSystem(tests func() int) (code int, err error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	sys, err := system.Start(ctx, system.Config{
-		Manifests: []string{root + "/config/models"}, Networks: networks, FetchAllow: []string{"127.0.0.0/8"},
+		Manifests: []string{root + "/config/models"}, Networks: networks, RabbitMQ: rabbit, FetchAllow: []string{"127.0.0.0/8"},
 		Logger: slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
 	})
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/dom"
@@ -242,14 +243,28 @@ func (t *Tab) Until(expression string) {
 	t.must("waiting until "+expression, err)
 }
 
+// settleInterval is between two looks at whether anything moves.
+const settleInterval = 20 * time.Millisecond
+
 // settled is true when no animation runs but those that never end.
 const settled = `document.getAnimations().every(a => a.playState !== "running" || a.effect.getTiming().iterations === Infinity)`
 
 // Screenshot keeps a picture of the whole page as <name>.png in Screenshots(), once what moves has come to rest.
 func (t *Tab) Screenshot(name string) {
 	t.tb.Helper()
-	t.Until(settled)
+	t.settle()
 	t.must("keeping a screenshot", t.capture(name))
+}
+
+// settle waits until nothing moves. It asks from outside, again and again: nothing in a page that may not run scripts could
+// tell by itself.
+func (t *Tab) settle() {
+	t.tb.Helper()
+	tick := time.NewTicker(settleInterval)
+	defer tick.Stop()
+	for !Eval[bool](t, settled) {
+		<-tick.C // when the tab's time is over, Eval says so
+	}
 }
 
 // keep is Screenshot for a test that failed already.

@@ -1,0 +1,83 @@
+package system
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/ebb-inference/ebb/events/rabbitmq"
+	"github.com/ebb-inference/ebb/events/rabbitmq/topology"
+	"github.com/ebb-inference/ebb/events/reply/amqp"
+	"github.com/ebb-inference/ebb/events/trigger"
+	"github.com/ebb-inference/ebb/functions/local/dataplane"
+)
+
+// RabbitMQ is which RabbitMQ is used and where the data plane's programs are.
+type RabbitMQ struct {
+	topology.Server        // one that runs; empty: a private node
+	Folder          string // of a private node; what is durable stays in it
+	Programs        string // folder of Knative's broker ingress and dispatcher
+}
+
+// startNode starts a private node unless there is a RabbitMQ to use.
+func (s *System) startNode(ctx context.Context, c *RabbitMQ) error {
+	if c.URL != "" {
+		return nil
+	}
+	s.log.Info("starting RabbitMQ", "folder", c.Folder)
+	node, err := rabbitmq.New(ctx, rabbitmq.Config{Folder: c.Folder, Management: true})
+	if err != nil {
+		return err
+	}
+	s.started("RabbitMQ", func(context.Context) error { return node.Close() }) // which has its own deadline
+	c.Server = topology.Server{URL: node.URL(), ManagementURL: node.ManagementURL()}
+	return nil
+}
+
+// startAMQP makes reply queues over RabbitMQ.
+func (s *System) startAMQP(ctx context.Context, c *RabbitMQ) (replies, error) {
+	requester, err := amqp.NewRequester(amqp.Config{URL: c.URL, Name: "ingress/" + replica, Logger: s.log})
+	if err != nil {
+		return replies{}, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	responder, err := amqp.NewResponder(ctx, amqp.Config{URL: c.URL, Name: "dispatch/" + replica, Logger: s.log})
+	if err != nil {
+		return replies{}, err
+	}
+	s.started("replies", responder.Close)
+	return replies{requester, responder}, nil
+}
+
+// startDataPlane starts Knative's data plane for the Broker that the Triggers name.
+func (s *System) startDataPlane(ctx context.Context, c Config, m manifests) (*dataplane.DataPlane, error) {
+	namespace, name, err := oneBroker(m.triggers)
+	if err != nil {
+		return nil, err
+	}
+	s.log.Info("starting Knative's data plane", "broker", namespace+"/"+name)
+	d, err := dataplane.New(ctx, dataplane.Config{
+		Programs: c.RabbitMQ.Programs, Server: c.RabbitMQ.Server, Broker: topology.NewBroker(namespace, name), Logger: c.Logger,
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.started("data plane", d.Stop)
+	return d, nil
+}
+
+// oneBroker is the Broker that all Triggers name.
+func oneBroker(triggers []trigger.Trigger) (namespace, name string, err error) {
+	if len(triggers) == 0 {
+		return "", "", errors.New("no Trigger, and so no Broker")
+	}
+	first := triggers[0]
+	for _, t := range triggers[1:] {
+		if t.Namespace != first.Namespace || t.Broker != first.Broker {
+			return "", "", fmt.Errorf("the Triggers %s and %s name the Brokers %s/%s and %s/%s; one data plane serves one Broker",
+				first, t, first.Namespace, first.Broker, t.Namespace, t.Broker)
+		}
+	}
+	return first.Namespace, first.Broker, nil
+}
