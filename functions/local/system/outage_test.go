@@ -25,8 +25,8 @@ func TestWhenRabbitMQGoesAwayCallersAreToldAndWhenItComesBackTheyAreAnswered(t *
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, node.Remove()) })
 	sys, err := system.Start(t.Context(), system.Config{
-		Manifests: []string{root + "/config/models"}, Networks: networks, Logger: slog.New(slog.DiscardHandler),
-		RabbitMQ: &system.RabbitMQ{Server: topology.Server{URL: node.URL(), ManagementURL: node.ManagementURL()}, Programs: programs},
+		Manifests: []string{root + "/config", root + "/config/models"}, Networks: networks, Logger: slog.New(slog.DiscardHandler),
+		RabbitMQ: &system.RabbitMQ{Server: topology.Server{URL: node.URL(), ManagementURL: node.ManagementURL()}, Folder: t.TempDir(), Programs: programs},
 	})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, sys.Stop(context.Background(), time.Minute)) })

@@ -12,11 +12,13 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/ebb-inference/ebb/events"
 	memory "github.com/ebb-inference/ebb/events/broker"
 	"github.com/ebb-inference/ebb/events/reply"
 	"github.com/ebb-inference/ebb/events/trigger"
 	"github.com/ebb-inference/ebb/functions/dispatch/worker"
 	"github.com/ebb-inference/ebb/functions/ingress/ask"
+	"github.com/ebb-inference/ebb/functions/ingress/callback"
 	"github.com/ebb-inference/ebb/functions/ingress/gateway"
 	"github.com/ebb-inference/ebb/functions/ingress/page"
 	"github.com/ebb-inference/ebb/functions/internal/app"
@@ -91,12 +93,13 @@ func (s *System) startDispatch(mux *http.ServeMux, c Config, m manifests, respon
 type replies struct {
 	reply.Requester
 	reply.Responder
+	reply.Mailboxes
 }
 
 func (s *System) startReplies(ctx context.Context, c Config) (replies, error) {
 	if c.RabbitMQ == nil {
 		hub := reply.NewHub()
-		return replies{hub, hub}, nil
+		return replies{hub, hub, hub}, nil
 	}
 	if err := s.startNode(ctx, c.RabbitMQ); err != nil {
 		return replies{}, err
@@ -150,7 +153,7 @@ func (s *System) resolve(d trigger.Destination, m manifests) (string, error) {
 	if d.URI != "" {
 		return d.URI, nil
 	}
-	if d.Name == deadLetterName {
+	if d.Name == deadLetterName || d.Name == ingressName {
 		return s.inside(d.Name) + d.Path, nil
 	}
 	for _, model := range m.models {
@@ -158,7 +161,7 @@ func (s *System) resolve(d trigger.Destination, m manifests) (string, error) {
 			return s.inside(d.Name) + d.Path, nil
 		}
 	}
-	return "", fmt.Errorf("no Service %q here; there are %s and %s<model> for each model", d.Name, deadLetterName, dispatchPrefix)
+	return "", fmt.Errorf("no Service %q here; there are %s, %s and %s<model> for each model", d.Name, ingressName, deadLetterName, dispatchPrefix)
 }
 
 // inside is the URL of a part that only the other parts talk to.
@@ -190,19 +193,29 @@ func public(c Config, service *ask.Service, health *app.Health, fetcher gateway.
 		mux.Handle("GET /metrics", c.Metrics)
 	}
 	mux.Handle("/", gateway.New(gateway.Config{
-		Service: service, Fetcher: fetcher, Health: health, Version: c.Version, Logger: c.Logger,
+		Service: service, Fetcher: fetcher, Callbacks: callback.Handler(service, c.Logger), Health: health, Version: c.Version, Logger: c.Logger,
 		Page: page.New(page.Config{Asker: service, Fetcher: fetcher, MaxBytes: gateway.DefaultMaxBytes, SuggestedURL: page.ExampleURL, Logger: c.Logger}),
 	}))
 	return mux
 }
 
+// caller brings answers to callbacks, if a Trigger brings ingress the events that say so; else it is nil.
+func caller(m manifests, allow []netip.Prefix) ask.Caller {
+	for _, t := range m.triggers {
+		if t.Filter["type"] == events.TypeCallbackDue && t.Subscriber.Name == ingressName {
+			return callback.New(callback.Config{Allow: allow})
+		}
+	}
+	return nil
+}
+
 // prefixes reads networks such as 10.1.0.0/16.
-func prefixes(texts []string) ([]netip.Prefix, error) {
+func prefixes(variable string, texts []string) ([]netip.Prefix, error) {
 	list := make([]netip.Prefix, 0, len(texts))
 	for _, text := range texts {
 		p, err := netip.ParsePrefix(strings.TrimSpace(text))
 		if err != nil {
-			return nil, fmt.Errorf("FETCH_ALLOW: %q is no network such as 10.1.0.0/16: %w", text, err)
+			return nil, fmt.Errorf("%s: %q is no network such as 10.1.0.0/16: %w", variable, text, err)
 		}
 		list = append(list, p)
 	}

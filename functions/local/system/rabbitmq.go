@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 
 	"github.com/ebb-inference/ebb/events/rabbitmq"
 	"github.com/ebb-inference/ebb/events/rabbitmq/topology"
@@ -15,7 +17,7 @@ import (
 // RabbitMQ is which RabbitMQ is used and where the data plane's programs are.
 type RabbitMQ struct {
 	topology.Server        // one that runs; empty: a private node
-	Folder          string // of a private node; what is durable stays in it
+	Folder          string // of a private node, in which what is durable stays, and of a file that tells tools how to reach it
 	Programs        string // folder of Knative's broker ingress and dispatcher
 }
 
@@ -34,7 +36,7 @@ func (s *System) startNode(ctx context.Context, c *RabbitMQ) error {
 	return nil
 }
 
-// startAMQP makes reply queues over RabbitMQ.
+// startAMQP makes reply queues and mailboxes over RabbitMQ.
 func (s *System) startAMQP(ctx context.Context, c *RabbitMQ) (replies, error) {
 	requester, err := amqp.NewRequester(amqp.Config{URL: c.URL, Name: "ingress/" + replica, Logger: s.log})
 	if err != nil {
@@ -47,7 +49,12 @@ func (s *System) startAMQP(ctx context.Context, c *RabbitMQ) (replies, error) {
 		return replies{}, err
 	}
 	s.started("replies", responder.Close)
-	return replies{requester, responder}, nil
+	mailboxes, err := amqp.NewMailboxes(ctx, amqp.Config{URL: c.URL, Name: "mailboxes/" + replica, Logger: s.log})
+	if err != nil {
+		return replies{}, err
+	}
+	s.started("mailboxes", mailboxes.Close)
+	return replies{requester, responder, mailboxes}, nil
 }
 
 // startDataPlane starts Knative's data plane for the Broker that the Triggers name.
@@ -64,7 +71,24 @@ func (s *System) startDataPlane(ctx context.Context, c Config, m manifests) (*da
 		return nil, err
 	}
 	s.started("data plane", d.Stop)
-	return d, nil
+	return d, s.tellTools(c.RabbitMQ, d.URL())
+}
+
+// environmentFile is where tools read how to reach what runs here, as lines of NAME=value.
+const environmentFile = "env"
+
+// tellTools writes the environmentFile, for as long as everything runs. There is a password in it.
+func (s *System) tellTools(c *RabbitMQ, brokerURL string) error {
+	if err := os.MkdirAll(c.Folder, 0o700); err != nil {
+		return err
+	}
+	file := filepath.Join(c.Folder, environmentFile)
+	content := fmt.Sprintf("RABBITMQ_URL=%s\nRABBITMQ_MANAGEMENT_URL=%s\nBROKER_URL=%s\n", c.URL, c.ManagementURL, brokerURL)
+	if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
+		return err
+	}
+	s.started("file for tools", func(context.Context) error { return os.Remove(file) })
+	return nil
 }
 
 // oneBroker is the Broker that all Triggers name.

@@ -26,6 +26,9 @@ import (
 // deadLetterName is the Service that Triggers name as their dead letter sink.
 const deadLetterName = "deadletter"
 
+// ingressName is the Service that Triggers name as the subscriber of callbacks.
+const ingressName = "ingress"
+
 // brokerName is the path of the broker on loopback.
 const brokerName = "broker"
 
@@ -41,14 +44,16 @@ const replica = "local"
 
 // Config is what a System is made of. Manifests and Networks are required.
 type Config struct {
-	Manifests  []string     // folders of YAML with models and Triggers; later ones replace earlier ones' models
-	Networks   string       // folder of networks, "<name>/<version>/model.onnx"
-	Serving    string       // gRPC address of a TensorFlow Serving to use; empty: the model server within
-	RabbitMQ   *RabbitMQ    // nil: broker and replies in memory
-	FetchAllow []string     // networks (CIDR) that pictures by address may come from though they are not public
-	Version    string       // of the program
-	Metrics    http.Handler // mounted at /metrics; nil: there are none
-	Logger     *slog.Logger // default slog.Default()
+	Manifests []string     // folders of YAML with models and Triggers; later ones replace earlier ones' models
+	Networks  string       // folder of networks, "<name>/<version>/model.onnx"
+	Serving   string       // gRPC address of a TensorFlow Serving to use; empty: the model server within
+	RabbitMQ  *RabbitMQ    // nil: broker and replies in memory
+	Version   string       // of the program
+	Metrics   http.Handler // mounted at /metrics; nil: there are none
+	Logger    *slog.Logger // default slog.Default()
+
+	// Networks (CIDR) that are not public and that pictures by address may come from, and callbacks go to, all the same.
+	FetchAllow, CallbackAllow []string
 }
 
 // System is a running Ebb. It is an http.Handler: what the public sees.
@@ -75,7 +80,11 @@ func Start(ctx context.Context, c Config) (_ *System, err error) {
 	if err != nil {
 		return nil, err
 	}
-	allow, err := prefixes(c.FetchAllow)
+	fetchAllow, err := prefixes("FETCH_ALLOW", c.FetchAllow)
+	if err != nil {
+		return nil, err
+	}
+	callbackAllow, err := prefixes("CALLBACK_ALLOW", c.CallbackAllow)
 	if err != nil {
 		return nil, err
 	}
@@ -117,7 +126,8 @@ func Start(ctx context.Context, c Config) (_ *System, err error) {
 		return nil, err
 	}
 	service, err := ask.New(ask.Config{
-		Models: m.models, Replies: r, BrokerURL: b.url, Source: "/ebb/ingress/" + replica, Logger: c.Logger,
+		Models: m.models, Replies: r, Mailboxes: r, BrokerURL: b.url, Source: "/ebb/ingress/" + replica,
+		Caller: caller(m, callbackAllow), Logger: c.Logger,
 	})
 	if err != nil {
 		return nil, err
@@ -125,7 +135,8 @@ func Start(ctx context.Context, c Config) (_ *System, err error) {
 	s.started("ingress", service.Stop)
 
 	s.health = app.NewHealth(func() error { return ready(b, service, workers) })
-	s.public = public(c, service, s.health, fetch.New(fetch.Config{Allow: allow}))
+	s.public = public(c, service, s.health, fetch.New(fetch.Config{Allow: fetchAllow}))
+	mux.Handle("/"+ingressName+"/", http.StripPrefix("/"+ingressName, s.public)) // for callbacks; a delivery before that comes again
 	return s, waitUntil(ctx, func() error { return ready(b, service, workers) }, c.Logger)
 }
 

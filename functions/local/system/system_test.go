@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -45,8 +46,11 @@ const (
 )
 
 func TestMain(m *testing.M) {
-	// Every test runs over each broker.
+	// Every test of the shared system runs over each broker, the others once.
 	code, err := withSystem(nil, m.Run)
+	if err == nil && code == 0 && flag.Lookup("test.list").Value.String() == "" {
+		err = flag.Set("test.skip", "^TestStart|^TestWhenRabbitMQ")
+	}
 	if err == nil && code == 0 {
 		code, err = withRabbitMQ(m.Run)
 	}
@@ -81,7 +85,8 @@ func withSystem(rabbit *system.RabbitMQ, tests func() int) (code int, err error)
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	sys, err := system.Start(ctx, system.Config{
-		Manifests: []string{root + "/config/models"}, Networks: networks, RabbitMQ: rabbit, FetchAllow: []string{"127.0.0.0/8"},
+		Manifests: []string{root + "/config", root + "/config/models"}, Networks: networks, RabbitMQ: rabbit,
+		FetchAllow: []string{"127.0.0.0/8"}, CallbackAllow: []string{"127.0.0.0/8"},
 		Logger: slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
 	})
 	if err != nil {
@@ -419,7 +424,7 @@ func TestStartSaysForWhichModelServerItWaits(t *testing.T) {
 	failed := make(chan error, 1)
 	go func() {
 		_, err := system.Start(ctx, system.Config{
-			Manifests: []string{root + "/config/models"}, Serving: ln.Addr().String(), Logger: slog.New(slog.NewTextHandler(log, nil)),
+			Manifests: []string{root + "/config", root + "/config/models"}, Serving: ln.Addr().String(), Logger: slog.New(slog.NewTextHandler(log, nil)),
 		})
 		failed <- err
 	}()
