@@ -14,6 +14,7 @@ import (
 
 	"github.com/ebb-inference/ebb/events"
 	memory "github.com/ebb-inference/ebb/events/broker"
+	"github.com/ebb-inference/ebb/events/parking"
 	"github.com/ebb-inference/ebb/events/reply"
 	"github.com/ebb-inference/ebb/events/trigger"
 	"github.com/ebb-inference/ebb/functions/dispatch/worker"
@@ -94,12 +95,13 @@ type replies struct {
 	reply.Requester
 	reply.Responder
 	reply.Mailboxes
+	parking parking.Place // nil: dead letters are not kept
 }
 
 func (s *System) startReplies(ctx context.Context, c Config) (replies, error) {
 	if c.RabbitMQ == nil {
 		hub := reply.NewHub()
-		return replies{hub, hub, hub}, nil
+		return replies{hub, hub, hub, nil}, nil
 	}
 	if err := s.startNode(ctx, c.RabbitMQ); err != nil {
 		return replies{}, err

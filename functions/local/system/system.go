@@ -16,6 +16,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/ebb-inference/ebb/events"
+	"github.com/ebb-inference/ebb/events/trigger"
 	"github.com/ebb-inference/ebb/functions/deadletter/sink"
 	"github.com/ebb-inference/ebb/functions/dispatch/worker"
 	"github.com/ebb-inference/ebb/functions/ingress/ask"
@@ -116,7 +118,9 @@ func Start(ctx context.Context, c Config) (_ *System, err error) {
 	if err != nil {
 		return nil, err
 	}
-	letters, err := sink.New(sink.Config{Responder: r, Replica: replica, Logger: c.Logger})
+	letters, err := sink.New(sink.Config{
+		Responder: r, Parking: r.parking, Attempts: trigger.AttemptsBy(events.ExtModel, m.triggers), Replica: replica, Logger: c.Logger,
+	})
 	if err != nil {
 		return nil, err
 	}
