@@ -90,11 +90,12 @@ type Place interface {
 // Hold has the letters of a place in hand: nobody else gets them meanwhile, but new ones may be parked. Remove may be called
 // by many at once, and during Next.
 type Hold interface {
-	// Next is the next letter, in the order in which they were parked; io.EOF when there are no more.
+	// Next is the next letter, the longest parked first, unless somebody read a part of them before; io.EOF when there are no
+	// more.
 	Next(ctx context.Context) (*Held, error)
 	// Remove takes a letter away for good. That is so for certain when Close has returned nil.
 	Remove(h *Held) error
-	// Close puts back what was not removed, in its order.
+	// Close puts back what was not removed: where it was, when there are no more; else behind those that were not read.
 	Close() error
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -45,7 +46,7 @@ func entryOf(h *parking.Held) *entry {
 	return e
 }
 
-// list shows letters, each event once.
+// list shows letters, each event once, the longest parked first.
 func list(ctx context.Context, hold parking.Hold, c choice, asJSON bool, now time.Time, out io.Writer, p *progress) error {
 	entries := []*entry{} // not null in JSON
 	seen := map[parking.Key]*entry{}
@@ -67,6 +68,7 @@ func list(ctx context.Context, hold parking.Hold, c choice, asJSON bool, now tim
 	if err != nil && len(entries) == 0 {
 		return err
 	}
+	slices.SortStableFunc(entries, func(a, b *entry) int { return a.Parked.Compare(b.Parked) })
 	write := writeTable
 	if asJSON {
 		write = writeJSON

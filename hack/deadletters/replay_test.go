@@ -216,17 +216,18 @@ func TestWhatListSays(t *testing.T) {
 	t.Parallel()
 	hostile := letter("b", "dog")
 	hostile.Event.SetExtension(events.ExtErrorDest, "http://x/\x1b]0;owned\x07"+strings.Repeat("y", 500))
-	h := func() *hold { return holding(letter("a", "cat"), hostile, letter("a", "cat"), nil) }
+	hostile.Parked = hostile.Parked.Add(time.Second)
+	h := func() *hold { return holding(hostile, letter("a", "cat"), nil, letter("a", "cat")) }
 	var out bytes.Buffer
 	p := begin("list", io.Discard)
 	defer p.end()
 	require.NoError(t, list(t.Context(), h(), choice{all: true}, false, time.Now().Add(90*time.Second), &out, p))
 	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
 	require.Len(t, lines, 4, out.String())
-	require.Regexp(t, `^`+letterID("a")+` +cat +\S+ +1m30s +http://dispatch-cat/ +503 +7 +2 copies\.`, lines[1])
+	require.Contains(t, lines[1], "it is none", "nobody knows how long that has been there")
+	require.Regexp(t, `^`+letterID("a")+` +cat +\S+ +1m30s +http://dispatch-cat/ +503 +7 +2 copies\.`, lines[2])
 	require.NotContains(t, out.String(), "\x1b")
-	require.Less(t, len(lines[2]), 400)
-	require.Contains(t, lines[3], "it is none")
+	require.Less(t, len(lines[3]), 400)
 
 	out.Reset()
 	require.NoError(t, list(t.Context(), h(), choice{model: "dog"}, false, time.Now(), &out, p))

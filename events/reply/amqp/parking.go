@@ -172,7 +172,8 @@ func (h *hold) Next(ctx context.Context) (*parking.Held, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("reading dead letters: %w", err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, h.timeout)
+	// Who gives up in between shall still be able to put back. A RabbitMQ that says nothing is another matter.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), h.timeout)
 	defer cancel()
 	defer context.AfterFunc(ctx, h.s.close)() //nolint:contextcheck // closing has a deadline of its own
 	const autoAck = false
@@ -212,7 +213,8 @@ func (h *hold) Remove(held *parking.Held) error {
 	return nil
 }
 
-// Close puts the letters back one by one: RabbitMQ would do it as well, in some order.
+// Close puts the letters back one by one: RabbitMQ would do it as well, in some order. It puts what comes back behind what
+// came back before, and before what never left.
 func (h *hold) Close() error {
 	err := h.putBack()
 	lost := h.s.channel.IsClosed()

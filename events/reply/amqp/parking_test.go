@@ -132,6 +132,7 @@ func parkedLettersStayInTheirOrderUntilTheyAreRemoved(t *testing.T, node *rabbit
 			got = append(got, held.Letter.Event)
 		}
 		require.NoError(t, h.Close())
+		require.Equal(t, dataOf(want), dataOf(got))
 		require.Equal(t, want, got)
 	}
 	for range 25 { // more often than RabbitMQ 4 would have it by default
@@ -151,6 +152,16 @@ func parkedLettersStayInTheirOrderUntilTheyAreRemoved(t *testing.T, node *rabbit
 	want = append(want[1:3:3], want[4:]...)
 	check()
 	eventually(t, func() bool { return p.Ready() == nil })
+	given, cancel := context.WithCancel(t.Context())
+	h = take(t, node.URL())
+	_, err := h.Next(given)
+	require.NoError(t, err)
+	cancel()
+	_, err = h.Next(given)
+	require.ErrorIs(t, err, context.Canceled)
+	require.NoError(t, h.Close(), "who gives up puts back")
+	want = append(want[1:], want[0])
+	check()
 	last := letter(99)
 	require.NoError(t, p.Park(t.Context(), last))
 	want = append(want, last.Event)
@@ -274,4 +285,13 @@ func on(t *testing.T, url string, f func(*amqp091.Channel)) {
 	require.NoError(t, err)
 	f(ch)
 	require.NoError(t, conn.Close())
+}
+
+// dataOf is the data of events, for a short message when they are not those that were expected.
+func dataOf(all []event.Event) []string {
+	data := make([]string, 0, len(all))
+	for i := range all {
+		data = append(data, string(all[i].Data()))
+	}
+	return data
 }

@@ -41,9 +41,9 @@ func (s *Sink) park(ctx context.Context, req *http.Request, l letter) (parked st
 		return parkingFailed, 0, err
 	}
 	bytes = int64(len(data))
-	letter := l.Letter
-	letter.Event.DataEncoded = data
-	switch err := s.Parking.Park(ctx, &letter); {
+	complete := l.Letter
+	complete.Event.DataEncoded = data
+	switch err := s.Parking.Park(ctx, &complete); {
 	case errors.Is(err, events.ErrTooLarge):
 		return tooLarge, bytes, err
 	case err != nil:
