@@ -233,6 +233,7 @@ func TestARequesterThatIsStuckFillsNoMemory(t *testing.T) {
 	network := newProxy(t, listenTCP(t), node.Address())
 	c := config(through(network))
 	c.QueueBytes = 1 << 20
+	c.Heartbeat = time.Minute // it is not silence that is tried here, and a busy machine takes its time to fill the queue
 	in, responder := listen(t, c), respond(t, node.URL())
 	to := in.address(t)
 	release := network.hold()
