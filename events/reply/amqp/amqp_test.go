@@ -147,6 +147,7 @@ func TestWhatHappensToRabbitMQ(t *testing.T) {
 	require.ErrorIs(t, err, reply.ErrDown)
 	eventually(t, func() bool { return errors.Is(responder.Ready(), reply.ErrDown) })
 	require.ErrorIs(t, responder.Respond(t.Context(), old, result("down")), reply.ErrDown)
+	require.NoError(t, responder.Blocked(t.Context()), "nobody knows")
 
 	// Who starts while it is away has to wait.
 	soon, cancel := context.WithTimeout(t.Context(), blocked)

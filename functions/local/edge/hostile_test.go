@@ -8,6 +8,9 @@ import (
 
 	"github.com/rabbitmq/amqp091-go"
 	"github.com/stretchr/testify/require"
+
+	"github.com/ebb-inference/ebb/events"
+	"github.com/ebb-inference/ebb/events/rabbitmq/topology"
 )
 
 // What can become of an event that is published past ingress.
@@ -115,15 +118,46 @@ func TestHostileEventsHaveTheirDefinedAnswers(t *testing.T) {
 // goneAddress is the address of a reply queue that is gone.
 func goneAddress(t *testing.T) string {
 	t.Helper()
-	conn, err := amqp091.Dial(node.URL())
-	require.NoError(t, err)
-	ch, err := conn.Channel()
-	require.NoError(t, err)
+	ch := channel(t)
 	const durable, autoDelete, exclusive, noWait, ifUnused, ifEmpty = false, true, true, false, false, false
 	q, err := ch.QueueDeclare("", durable, autoDelete, exclusive, noWait, nil)
 	require.NoError(t, err)
 	_, err = ch.QueueDelete(q.Name, ifUnused, ifEmpty, noWait)
 	require.NoError(t, err)
-	require.NoError(t, conn.Close())
 	return q.Name
+}
+
+// Nothing that comes by HTTP has such attributes; this is somebody who may publish to the exchange itself.
+func TestAnEventThatHTTPCannotCarryIsGivenUp(t *testing.T) {
+	t.Parallel()
+	r := newRequester(t)
+	ch := channel(t)
+	require.NoError(t, ch.Confirm(false))
+	unrouted := ch.NotifyReturn(make(chan amqp091.Return, 1))
+	var sent []string
+	for _, replyTo := range []string{"amq.gen-\r\nCe-Model: other", "\x00", r.address + "\n"} {
+		e := r.event(t, mangled, 1)
+		sent = append(sent, e.ID)
+		confirmation, err := ch.PublishWithDeferredConfirm(topology.NewBroker("ebb", "ebb").Exchange(), "", true, false, amqp091.Publishing{
+			ContentType: e.ContentType, Body: e.Data, Headers: amqp091.Table{
+				"specversion": "1.0", "content-type": e.ContentType, "type": events.TypeRequested, "id": e.ID, "source": e.Source,
+				"time": e.Time.Format(time.RFC3339Nano), "model": e.Model, "replyto": replyTo, "correlationid": e.CorrelationID,
+				"deadline": e.Deadline.Format(time.RFC3339Nano),
+			},
+		})
+		require.NoError(t, err)
+		require.True(t, confirmation.Wait())
+		require.Empty(t, unrouted)
+	}
+	names := queues(mangled)
+	require.Eventually(t, func() bool {
+		// Unlike AMQP, this counts what a dispatcher has in hand.
+		list, err := node.Control(t.Context(), "list_queues", "name", "messages")
+		return err == nil && strings.Contains(list, names.Queue+"\t0\n") && strings.Contains(list, names.DeadLetterQueue+"\t0\n")
+	}, patience, interval)
+	for _, id := range sent {
+		require.Empty(t, r.got(id))
+	}
+	require.Empty(t, count(t, deliveries, mangled))
+	answer(t, infer(t, mangled, picture(t, 2), ""), 2)
 }

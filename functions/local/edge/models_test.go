@@ -26,13 +26,14 @@ const (
 	failing  = "failing"  // always fails
 	stuck    = "stuck"    // waits to be let go
 	orphan   = "orphan"   // loses its Trigger
+	mangled  = "mangled"  // gets events that nobody can deliver
 )
 
 // poison is the number of the picture that poisons a batch.
 const poison = 666
 
 // parallelism is how many deliveries each model gets at once: a batch for stuck, so that what it has not begun waits.
-var parallelism = map[string]int{plain: 100, poisoned: 100, failing: 100, stuck: 8, orphan: 1}
+var parallelism = map[string]int{plain: 100, poisoned: 100, failing: 100, stuck: 8, orphan: 1, mangled: 1}
 
 // manifests are the models and their Triggers as a cluster has them.
 func manifests() []byte {

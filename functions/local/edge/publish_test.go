@@ -11,11 +11,14 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/rabbitmq/amqp091-go"
 	"github.com/stretchr/testify/require"
 
 	"github.com/ebb-inference/ebb/events"
+	"github.com/ebb-inference/ebb/events/rabbitmq/topology"
 	"github.com/ebb-inference/ebb/events/reply"
 	"github.com/ebb-inference/ebb/events/reply/amqp"
+	"github.com/ebb-inference/ebb/events/trigger"
 	"github.com/ebb-inference/ebb/functions/local/mirror"
 )
 
@@ -134,4 +137,20 @@ func both(changes ...func(*http.Request)) func(*http.Request) {
 			change(req)
 		}
 	}
+}
+
+// channel is an AMQP channel on a connection of its own.
+func channel(t *testing.T) *amqp091.Channel {
+	t.Helper()
+	conn, err := amqp091.Dial(node.URL())
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, conn.Close()) })
+	ch, err := conn.Channel()
+	require.NoError(t, err)
+	return ch
+}
+
+// queues are those of a model's Trigger.
+func queues(model string) topology.Names {
+	return topology.NewBroker("ebb", "ebb").Trigger(trigger.Trigger{Namespace: "ebb", Name: model})
 }

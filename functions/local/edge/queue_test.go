@@ -11,9 +11,9 @@ import (
 	"github.com/rabbitmq/amqp091-go"
 	"github.com/stretchr/testify/require"
 
+	"github.com/ebb-inference/ebb/events"
 	"github.com/ebb-inference/ebb/events/problem"
 	"github.com/ebb-inference/ebb/events/rabbitmq/topology"
-	"github.com/ebb-inference/ebb/events/trigger"
 	"github.com/ebb-inference/ebb/functions/ingress/ask"
 	"github.com/ebb-inference/ebb/functions/local/mirror"
 )
@@ -140,16 +140,9 @@ func TestWhatAFullQueueTookIsAnsweredAndTheRestIsRefusedAtOnce(t *testing.T) {
 func TestARequestThatNoTriggerSelectsIsOfUnknownOutcome(t *testing.T) {
 	t.Parallel()
 	answer(t, infer(t, orphan, picture(t, 1), ""), 1)
-	b := topology.NewBroker("ebb", "ebb")
-	conn, err := amqp091.Dial(node.URL())
-	require.NoError(t, err)
-	ch, err := conn.Channel()
-	require.NoError(t, err)
-	queue := b.Trigger(trigger.Trigger{Namespace: "ebb", Name: orphan}).Queue
-	require.NoError(t, ch.QueueUnbind(queue, "", b.Exchange(), amqp091.Table{
-		"x-match": "all", "x-knative-trigger": orphan, "type": "dev.ebb.inference.requested.v1", "model": orphan,
+	require.NoError(t, channel(t).QueueUnbind(queues(orphan).Queue, "", topology.NewBroker("ebb", "ebb").Exchange(), amqp091.Table{
+		"x-match": "all", "x-knative-trigger": orphan, "type": events.TypeRequested, "model": orphan,
 	}))
-	require.NoError(t, conn.Close())
 
 	w := infer(t, orphan, picture(t, 2), "wait=1")
 	require.Equal(t, http.StatusGatewayTimeout, w.Code, "%s", w.Body)
