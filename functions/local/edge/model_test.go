@@ -12,14 +12,16 @@ import (
 
 func TestAPoisonedPictureFailsAloneInItsBatch(t *testing.T) {
 	t.Parallel()
-	gate := serving.gates[poisoned]
+	gate := serving.hold(poisoned)
 	numbers := []int{1, 2, 3, poison, 4, 5, 6, 7}
 	answers := make([]*httptest.ResponseRecorder, len(numbers))
 	var asking sync.WaitGroup
-	asking.Go(func() { infer(t, poisoned, picture(t, 0), "") })
+	first := picture(t, 0)
+	asking.Go(func() { infer(t, poisoned, first, "") })
 	<-gate.came
 	for i, n := range numbers {
-		asking.Go(func() { answers[i] = infer(t, poisoned, picture(t, n), "") })
+		data := picture(t, n)
+		asking.Go(func() { answers[i] = infer(t, poisoned, data, "") })
 	}
 	// When their pictures are decoded they wait for the only slot.
 	require.Eventually(t, func() bool { return decoded(t, poisoned) == 1+len(numbers) }, patience, interval)

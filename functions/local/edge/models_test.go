@@ -22,9 +22,9 @@ import (
 // The models. Each answers as mirror's plain one does, unless it does something else.
 const (
 	plain    = "plain"
-	poisoned = "poisoned" // refuses a batch in which a certain picture is, and waits to be let go first
+	poisoned = "poisoned" // refuses a batch in which a certain picture is
 	failing  = "failing"  // always fails
-	stuck    = "stuck"    // waits to be let go
+	stuck    = "stuck"    // is held up while its queue fills
 	orphan   = "orphan"   // loses its Trigger
 	mangled  = "mangled"  // gets events that nobody can deliver
 )
@@ -121,13 +121,13 @@ type modelServer struct {
 	address string
 	stop    func() error
 	poison  []byte
-	gates   map[string]*gate
 
 	mu    sync.Mutex
+	gates map[string]*gate      // by model
 	calls map[string][][][]byte // by model: the rows of each call
 }
 
-// gate holds up whoever comes until it is opened.
+// gate holds up the calls of a model until it is opened.
 type gate struct {
 	came chan struct{} // has something in it once somebody came
 	open chan struct{}
@@ -139,9 +139,6 @@ func startModelServer() (*modelServer, error) {
 		return nil, err
 	}
 	s := &modelServer{address: ln.Addr().String(), calls: map[string][][][]byte{}, gates: map[string]*gate{}}
-	for _, model := range []string{poisoned, stuck} {
-		s.gates[model] = &gate{make(chan struct{}, 1), make(chan struct{})}
-	}
 	if s.poison, err = pixels(poison); err != nil {
 		return nil, err
 	}
@@ -177,6 +174,15 @@ func pixels(n int) ([]byte, error) {
 	return values, nil
 }
 
+// hold puts a gate before a model.
+func (s *modelServer) hold(model string) *gate {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	g := &gate{make(chan struct{}, 1), make(chan struct{})}
+	s.gates[model] = g
+	return g
+}
+
 func (s *modelServer) GetModelStatus(context.Context, *pb.GetModelStatusRequest) (*pb.GetModelStatusResponse, error) {
 	return &pb.GetModelStatusResponse{ModelVersionStatus: []*pb.ModelVersionStatus{{Version: 1, State: pb.ModelVersionStatus_AVAILABLE}}}, nil
 }
@@ -194,8 +200,9 @@ func (s *modelServer) Predict(ctx context.Context, r *pb.PredictRequest) (*pb.Pr
 	}
 	s.mu.Lock()
 	s.calls[model] = append(s.calls[model], rows)
+	g := s.gates[model]
 	s.mu.Unlock()
-	if g := s.gates[model]; g != nil {
+	if g != nil {
 		select {
 		case g.came <- struct{}{}:
 		default:

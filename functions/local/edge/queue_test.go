@@ -55,12 +55,17 @@ func requireRefusal(t *testing.T, w *httptest.ResponseRecorder, code string) {
 func TestWhileRabbitMQIsShortOfMemoryCallersAreRefusedAtOnceAndThenAnsweredAgain(t *testing.T) { //nolint:paralleltest // see above
 	r := newRequester(t)
 	answer(t, infer(t, plain, picture(t, 1), ""), 1)
+	gate := serving.hold(plain)
+	computed, second := make(chan *httptest.ResponseRecorder, 1), picture(t, 2)
+	go func() { computed <- infer(t, plain, second, "") }()
+	<-gate.came
 	before := serving.computed(plain)
 	_, err := node.Control(t.Context(), "set_vm_memory_high_watermark", "absolute", "1")
 	require.NoError(t, err)
 
-	// Who publishes past ingress hangs, and so would ingress.
-	hanging := r.event(t, plain, 2)
+	// What is computed cannot be answered. Who publishes past ingress hangs, and so would ingress.
+	close(gate.open)
+	hanging := r.event(t, plain, 3)
 	hung := make(chan error, 1)
 	go func() {
 		status, _, err := post(t.Context(), hanging, nil)
@@ -69,9 +74,9 @@ func TestWhileRabbitMQIsShortOfMemoryCallersAreRefusedAtOnceAndThenAnsweredAgain
 		}
 		hung <- err
 	}()
-	require.Eventually(t, func() bool { return infer(t, plain, picture(t, 3), "").Code != http.StatusOK }, patience, interval)
+	require.Eventually(t, func() bool { return infer(t, plain, picture(t, 4), "").Code != http.StatusOK }, patience, interval)
 	for _, prefer := range []string{"", "wait=20", "respond-async"} {
-		requireRefusal(t, infer(t, plain, picture(t, 3), prefer), ask.CodeOverloaded)
+		requireRefusal(t, infer(t, plain, picture(t, 4), prefer), ask.CodeOverloaded)
 	}
 	require.Equal(t, http.StatusUnsupportedMediaType, infer(t, plain, []byte("no picture"), "").Code)
 	require.Equal(t, before, serving.computed(plain))
@@ -81,17 +86,18 @@ func TestWhileRabbitMQIsShortOfMemoryCallersAreRefusedAtOnceAndThenAnsweredAgain
 
 	_, err = node.Control(t.Context(), "set_vm_memory_high_watermark", "0.6")
 	require.NoError(t, err)
+	answer(t, <-computed, 2)
 	require.NoError(t, <-hung)
 	require.Eventually(t, func() bool { return len(r.got(hanging.ID)) > 0 }, patience, interval)
-	r.requireAnswer(t, hanging.ID, 2)
-	require.Eventually(t, func() bool { return infer(t, plain, picture(t, 4), "").Code == http.StatusOK }, patience, interval)
-	answer(t, infer(t, plain, picture(t, 5), ""), 5)
+	r.requireAnswer(t, hanging.ID, 3)
+	require.Eventually(t, func() bool { return infer(t, plain, picture(t, 5), "").Code == http.StatusOK }, patience, interval)
+	answer(t, infer(t, plain, picture(t, 6), ""), 6)
 }
 
 func TestWhatAFullQueueTookIsAnsweredAndTheRestIsRefusedAtOnce(t *testing.T) {
 	t.Parallel()
 	r := newRequester(t)
-	gate := serving.gates[stuck]
+	gate := serving.hold(stuck)
 	accepted := map[string]int{} // the pictures' numbers by the events' ids
 	first := r.event(t, stuck, 0)
 	status, _ := publish(t, first, nil)
