@@ -108,6 +108,46 @@ batching:
   slots: 2
 `
 
+// WriteTriggers writes a Trigger a model into a folder, as the project's own models have them.
+func WriteTriggers(folder string) error {
+	for _, name := range Names {
+		if err := write(filepath.Join(folder, name+".yaml"), fmt.Appendf(nil, manifest, name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+const manifest = `apiVersion: eventing.knative.dev/v1
+kind: Trigger
+metadata:
+  name: %[1]s
+  namespace: ebb
+  annotations:
+    rabbitmq.eventing.knative.dev/parallelism: "100"
+spec:
+  broker: ebb
+  filter:
+    attributes:
+      type: dev.ebb.inference.requested.v1
+      model: %[1]s
+  subscriber:
+    ref:
+      apiVersion: serving.knative.dev/v1
+      kind: Service
+      name: dispatch-%[1]s
+  delivery:
+    retry: 5
+    backoffPolicy: exponential
+    backoffDelay: PT0.2S
+    timeout: PT90S
+    deadLetterSink:
+      ref:
+        apiVersion: serving.knative.dev/v1
+        kind: Service
+        name: deadletter
+`
+
 func write(file string, content []byte) error {
 	if err := os.MkdirAll(filepath.Dir(file), 0o750); err != nil {
 		return err
