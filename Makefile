@@ -49,7 +49,8 @@ lint: ## Run golangci-lint
 fmt: ## Format the code
 	@go tool -modfile=hack/tools/go.mod golangci-lint fmt
 
-bench: model pictures build ## Measure; writes a table and a chart to bench/
+bench: model pictures build dataplane ## Measure; writes tables and charts to bench/
+	@hack/setup rabbitmq
 	@go run ./hack/bench
 
 generate: ## Write generated code anew (needs protoc)
