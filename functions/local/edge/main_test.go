@@ -44,6 +44,7 @@ const (
 var (
 	node     *rabbitmq.Node
 	broker   string // where events are published
+	tools    string // the file that tells tools how to reach all this
 	ebb      *system.System
 	serving  *modelServer
 	logged   logs
@@ -93,7 +94,8 @@ func withEbb(tests func() int) (code int, err error) {
 		return 1, err
 	}
 	defer func() { err = errors.Join(err, ebb.Stop(context.Background(), patience)) }()
-	if broker, err = brokerURL(folder); err != nil {
+	tools = filepath.Join(folder, "env")
+	if broker, err = brokerURL(); err != nil {
 		return 1, err
 	}
 	defer http.DefaultClient.CloseIdleConnections()
@@ -101,8 +103,8 @@ func withEbb(tests func() int) (code int, err error) {
 }
 
 // brokerURL reads where events are published from the file for tools.
-func brokerURL(folder string) (string, error) {
-	env, err := os.ReadFile(filepath.Join(folder, "env"))
+func brokerURL() (string, error) {
+	env, err := os.ReadFile(tools)
 	if err != nil {
 		return "", err
 	}

@@ -56,7 +56,7 @@ func TestAModelThatAlwaysFailsEndsInTheDeadLetterQueueAndItsCallerHearsWhy(t *te
 	p := failure(t, w)
 	require.Equal(t, "gave-up", p.Code())
 	require.Equal(t, "The model failed", p.Title)
-	require.Contains(t, p.Detail, "Several attempts were made, and the last one was answered with status 500")
+	require.Contains(t, p.Detail, "3 attempts were made, and the last one was answered with status 500")
 	require.Equal(t, 3, serving.computed(failing), "one attempt, and two retries")
 	requireCounts(t, deliveries, failing, map[string]int{"retried": 3})
 	requireCounts(t, deadLetters, failing, map[string]int{"told": 1})

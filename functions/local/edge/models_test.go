@@ -8,6 +8,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -24,6 +25,7 @@ const (
 	plain    = "plain"
 	poisoned = "poisoned" // refuses a batch in which a certain picture is
 	failing  = "failing"  // always fails
+	broken   = "broken"   // fails until it is mended
 	stuck    = "stuck"    // is held up while its queue fills
 	orphan   = "orphan"   // loses its Trigger
 	mangled  = "mangled"  // gets events that nobody can deliver
@@ -33,7 +35,7 @@ const (
 const poison = 666
 
 // parallelism is how many deliveries each model gets at once: a batch for stuck, so that what it has not begun waits.
-var parallelism = map[string]int{plain: 100, poisoned: 100, failing: 100, stuck: 8, orphan: 1, mangled: 1}
+var parallelism = map[string]int{plain: 100, poisoned: 100, failing: 100, broken: 100, stuck: 8, orphan: 1, mangled: 1}
 
 // manifests are the models and their Triggers as a cluster has them.
 func manifests() []byte {
@@ -121,6 +123,8 @@ type modelServer struct {
 	address string
 	stop    func() error
 	poison  []byte
+
+	mended atomic.Bool // the model broken is
 
 	mu    sync.Mutex
 	gates map[string]*gate      // by model
@@ -213,7 +217,7 @@ func (s *modelServer) Predict(ctx context.Context, r *pb.PredictRequest) (*pb.Pr
 			return nil, status.FromContextError(ctx.Err()).Err()
 		}
 	}
-	if model == failing {
+	if model == failing || model == broken && !s.mended.Load() {
 		return nil, status.Error(codes.Internal, "the network is broken")
 	}
 	values := &tensorflow.TensorProto{Dtype: tensorflow.DataType_DT_FLOAT, TensorShape: &tensorflow.TensorShapeProto{}}
