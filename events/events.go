@@ -30,6 +30,7 @@ const (
 	ExtCorrelationID = "correlationid"
 	ExtDeadline      = "deadline"
 	ExtCallback      = "callback" // "true": somebody is to be called when the result is there
+	ExtReplay        = "replay"   // "true": the event is a dead letter's, which is kept until this is answered
 	ExtTraceParent   = "traceparent"
 	ExtTraceState    = "tracestate"
 )
@@ -50,6 +51,7 @@ type Request struct {
 	CorrelationID string    // what the requester knows the request by
 	Deadline      time.Time // after it nobody waits
 	Callback      bool      // the requester wants a CallbackDue once a result is in its mailbox
+	Replay        bool      // of a dead letter, which is still kept: should this be given up on, it need not be kept twice
 	TraceParent   string    // W3C trace context; empty when there is none
 	TraceState    string
 	ContentType   string // the picture's media type, sniffed from Data

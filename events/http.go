@@ -21,8 +21,8 @@ var (
 	ErrTooLarge = errors.New("event is too large")
 )
 
-// callbackWanted is the value of the attribute callback.
-const callbackWanted = "true"
+// flagSet is the value of an attribute that says that something is so. Otherwise it is absent.
+const flagSet = "true"
 
 // headerPrefix starts the headers of context attributes, as Go writes them.
 const headerPrefix = "Ce-"
@@ -40,7 +40,10 @@ func NewHTTPRequest(ctx context.Context, url string, r *Request) (*http.Request,
 	ev.SetExtension(ExtCorrelationID, r.CorrelationID)
 	ev.SetExtension(ExtDeadline, r.Deadline.UTC().Format(time.RFC3339Nano))
 	if r.Callback {
-		ev.SetExtension(ExtCallback, callbackWanted)
+		ev.SetExtension(ExtCallback, flagSet)
+	}
+	if r.Replay {
+		ev.SetExtension(ExtReplay, flagSet)
 	}
 	setTrace(&ev, r.TraceParent, r.TraceState)
 	ev.DataEncoded = r.Data
@@ -71,8 +74,36 @@ func ReadHTTPRequest(req *http.Request, maxBytes int64) (*Request, error) {
 	if err != nil {
 		return nil, err
 	}
+	r, err := requestOf(ev)
+	if err != nil {
+		return nil, malformed(err)
+	}
+	if r.Data, err = ReadHTTPData(req, maxBytes); err != nil {
+		return nil, err
+	}
+	if err := r.Validate(); err != nil {
+		return nil, malformed(err)
+	}
+	return r, nil
+}
+
+// ParseRequest reads a request event that was kept with its data. The error wraps ErrMalformed with what is wrong.
+func ParseRequest(ev *event.Event) (*Request, error) {
+	r, err := requestOf(ev)
+	if err != nil {
+		return nil, malformed(err)
+	}
+	r.Data = ev.Data()
+	if err := r.Validate(); err != nil {
+		return nil, malformed(err)
+	}
+	return r, nil
+}
+
+// requestOf reads the attributes of a request event. Their values are still to be checked.
+func requestOf(ev *event.Event) (_ *Request, err error) {
 	if ev.Type() != TypeRequested {
-		return nil, malformed(fmt.Errorf("attribute type: %.100q is not %s", ev.Type(), TypeRequested))
+		return nil, fmt.Errorf("attribute type: %.100q is not %s", ev.Type(), TypeRequested)
 	}
 	r := &Request{
 		ID:            ev.ID(),
@@ -85,27 +116,32 @@ func ReadHTTPRequest(req *http.Request, maxBytes int64) (*Request, error) {
 		TraceState:    Extension(ev, ExtTraceState),
 		ContentType:   ev.DataContentType(),
 	}
-	switch callback := Extension(ev, ExtCallback); callback {
-	case "":
-	case callbackWanted:
-		r.Callback = true
-	default:
-		return nil, malformed(attributeError(ExtCallback, "is %.16q; should be %s or absent", callback, callbackWanted))
+	if r.Callback, err = flag(ev, ExtCallback); err != nil {
+		return nil, err
+	}
+	if r.Replay, err = flag(ev, ExtReplay); err != nil {
+		return nil, err
 	}
 	if deadline := Extension(ev, ExtDeadline); deadline != "" {
 		t, err := time.Parse(time.RFC3339Nano, deadline)
 		if err != nil {
-			return nil, malformed(attributeError(ExtDeadline, "is not an RFC 3339 time"))
+			return nil, attributeError(ExtDeadline, "is not an RFC 3339 time")
 		}
 		r.Deadline = t.UTC()
 	}
-	if r.Data, err = ReadHTTPData(req, maxBytes); err != nil {
-		return nil, err
-	}
-	if err := r.Validate(); err != nil {
-		return nil, malformed(err)
-	}
 	return r, nil
+}
+
+// flag reads an attribute that is there or not.
+func flag(ev *event.Event, name string) (bool, error) {
+	switch value := Extension(ev, name); value {
+	case "":
+		return false, nil
+	case flagSet:
+		return true, nil
+	default:
+		return false, attributeError(name, "is %.16q; should be %s or absent", value, flagSet)
+	}
 }
 
 // ReadHTTPAttributes reads the context attributes of any CloudEvent 1.0 in HTTP binary mode from its headers;
@@ -215,6 +251,9 @@ func Extension(ev *event.Event, name string) string {
 	s, _ := ev.Extensions()[name].(string)
 	return s
 }
+
+// IsReplay says whether an event is marked as a replay of a dead letter that is still kept.
+func IsReplay(ev *event.Event) bool { return Extension(ev, ExtReplay) == flagSet }
 
 func malformed(err error) error {
 	return fmt.Errorf("%w: %w", ErrMalformed, err)

@@ -45,6 +45,7 @@ func TestARequestSurvivesHTTP(t *testing.T) {
 		"longest attributes":    func(r *events.Request) { r.Model = strings.Repeat("m", 63); r.CorrelationID = strings.Repeat("c", 128) },
 		"whole seconds":         func(r *events.Request) { r.Deadline = r.Deadline.Truncate(time.Second) },
 		"a picture of 2 MB":     func(r *events.Request) { r.Data = bytes.Repeat([]byte("0123456789abcdef"), 1<<17) },
+		"a replay":              func(r *events.Request) { r.Replay, r.Callback = true, true },
 		"other picture's types": func(r *events.Request) { r.ContentType = "image/svg+xml" },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -259,4 +260,32 @@ func FuzzReadHTTPRequest(f *testing.F) {
 		require.NoError(t, err)
 		require.Equal(t, r, got)
 	})
+}
+
+func TestARequestThatWasKeptIsReadAsItCame(t *testing.T) {
+	t.Parallel()
+	sent := newRequest()
+	sent.Callback = true
+	req, err := events.NewHTTPRequest(t.Context(), "http://broker.invalid/", sent)
+	require.NoError(t, err)
+	ev, err := events.ReadHTTPAttributes(req.Header)
+	require.NoError(t, err)
+	require.False(t, events.IsReplay(ev))
+	_, err = events.ParseRequest(ev)
+	require.ErrorIs(t, err, events.ErrMalformed, "without its data")
+	ev.DataEncoded = sent.Data
+	got, err := events.ParseRequest(ev)
+	require.NoError(t, err)
+	require.Equal(t, sent, got)
+
+	ev.SetExtension(events.ExtReplay, "true")
+	require.True(t, events.IsReplay(ev))
+	ev.SetExtension(events.ExtReplay, "perhaps")
+	require.False(t, events.IsReplay(ev))
+	_, err = events.ParseRequest(ev)
+	require.ErrorContains(t, err, "attribute replay")
+	ev.SetExtension(events.ExtReplay, nil)
+	ev.SetType(events.TypeCompleted)
+	_, err = events.ParseRequest(ev)
+	require.ErrorIs(t, err, events.ErrMalformed)
 }

@@ -165,8 +165,8 @@ func validateProblem(d *problem.Details) error {
 	if d.Status < 400 || d.Status > 599 {
 		return fmt.Errorf("data: status %d is not that of an error (400 to 599)", d.Status)
 	}
-	if d.RetryAfter < 0 {
-		return errors.New("data: retry_after is negative")
+	if d.RetryAfter < 0 || d.Attempts < 0 {
+		return errors.New("data: retry_after or attempts is negative")
 	}
 	return nil
 }

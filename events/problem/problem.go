@@ -31,6 +31,8 @@ type Details struct {
 	Instance string `json:"instance,omitempty"` // the request, as "urn:uuid:<id>"; see InstanceOf
 	// RetryAfter, in whole seconds, says when to come back; 0 says nothing. Over HTTP it is also the Retry-After header.
 	RetryAfter int `json:"retry_after,omitempty"`
+	// Attempts is how often it was tried before it was given up; 0 says nothing.
+	Attempts int `json:"attempts,omitempty"`
 }
 
 // New makes a problem: code names its kind for programs, title for people, detail says what happened this time and what

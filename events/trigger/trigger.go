@@ -5,7 +5,10 @@
 // there. It knows nothing of delivering.
 package trigger
 
-import "time"
+import (
+	"maps"
+	"time"
+)
 
 // Trigger is one Knative Trigger.
 type Trigger struct {
@@ -74,4 +77,22 @@ func (t Trigger) String() string {
 		return t.Name
 	}
 	return t.Namespace + "/" + t.Name
+}
+
+// AttemptsBy says how often delivery is tried, by the value of an attribute that the Triggers filter. A value of which they
+// say different things is left out.
+func AttemptsBy(attribute string, triggers []Trigger) map[string]int {
+	attempts := map[string]int{}
+	differ := map[string]bool{}
+	for _, t := range triggers {
+		value, ok := t.Filter[attribute]
+		if !ok {
+			continue
+		}
+		n := t.Delivery.Retry + 1
+		differ[value] = differ[value] || attempts[value] != 0 && attempts[value] != n
+		attempts[value] = n
+	}
+	maps.DeleteFunc(attempts, func(value string, _ int) bool { return differ[value] })
+	return attempts
 }

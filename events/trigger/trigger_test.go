@@ -240,3 +240,13 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+func TestAttemptsByAnAttribute(t *testing.T) {
+	t.Parallel()
+	of := func(model string, retry int) trigger.Trigger {
+		return trigger.Trigger{Filter: map[string]string{"model": model}, Delivery: trigger.Delivery{Retry: retry}}
+	}
+	require.Equal(t, map[string]int{"cat": 6, "dog": 1}, trigger.AttemptsBy("model", []trigger.Trigger{
+		of("cat", 5), of("cat", 5), of("dog", 0), of("wolf", 1), of("wolf", 2), of("wolf", 1), {Delivery: trigger.Delivery{Retry: 3}},
+	}), "not of those that differ")
+}

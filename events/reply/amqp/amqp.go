@@ -1,5 +1,6 @@
 // Package amqp is reply queues over RabbitMQ (AMQP 0-9-1): a requester's queue is exclusive, deleted with its connection
-// and named by the server, and a responder publishes to it by name through the default exchange.
+// and named by the server, and a responder publishes to it by name through the default exchange. Queues that outlive their
+// makers are built of the same connections and messages: mailboxes (Mailboxes) and the parking place of dead letters (Parking).
 //
 // # Connections
 //

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"sync"
 	"time"
 
 	"github.com/cloudevents/sdk-go/v2/event"
@@ -50,10 +49,7 @@ const (
 type Mailboxes struct {
 	cfg Config
 	out *Responder // publishes; RabbitMQ holds up its connection while it is short of memory, so there is another for reading
-
-	mu     sync.Mutex
-	in     *session // nil: not connected
-	closed bool
+	in  *channels
 }
 
 var _ reply.Mailboxes = (*Mailboxes)(nil)
@@ -64,7 +60,7 @@ func NewMailboxes(ctx context.Context, c Config) (*Mailboxes, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Mailboxes{cfg: out.cfg, out: out}, nil
+	return &Mailboxes{cfg: out.cfg, out: out, in: &channels{cfg: out.cfg}}, nil
 }
 
 // Ready says why no mailbox could be opened now, or nil.
@@ -73,12 +69,7 @@ func (m *Mailboxes) Ready() error { return m.out.Ready() }
 // Close closes the connections; see Responder.Close. What is being read fails.
 func (m *Mailboxes) Close(ctx context.Context) error {
 	err := m.out.Close(ctx)
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.closed = true
-	if m.in != nil {
-		m.in.close()
-	}
+	m.in.close()
 	return err
 }
 
@@ -293,9 +284,7 @@ func (m *Mailboxes) sort(ctx context.Context, messages []amqp091.Delivery) (*rep
 	return mail, nil
 }
 
-// use calls f with a channel of its own. The library's calls know no context, and one that is given up must not take down
-// what others read over the same connection; so they end with Config.Timeout, and with it the connection, which has shown
-// then to be worth nothing.
+// use calls f with a channel for reading.
 func (m *Mailboxes) use(ctx context.Context, f func(*amqp091.Channel) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -303,43 +292,10 @@ func (m *Mailboxes) use(ctx context.Context, f func(*amqp091.Channel) error) err
 	if err := m.Ready(); err != nil { // do not wait for what is known to be away
 		return err
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), m.cfg.Timeout)
-	defer cancel()
-	s, err := m.connected(ctx)
-	if err != nil {
-		return err
-	}
-	defer context.AfterFunc(ctx, s.close)() //nolint:contextcheck // closing has a deadline of its own
-	ch, err := s.conn.Channel()
-	if err != nil {
-		return away(err)
-	}
-	if err := f(ch); err != nil {
-		_ = ch.Close() // most errors have closed it
-		return away(err)
-	}
-	if err := ch.Close(); err != nil {
+	if err := m.in.use(ctx, f); err != nil {
 		return away(err)
 	}
 	return nil
-}
-
-// connected is the connection for reading. It is made when somebody reads, and again when it was lost.
-func (m *Mailboxes) connected(ctx context.Context) (*session, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	switch {
-	case m.closed:
-		return nil, reply.ErrDown
-	case m.in != nil && !m.in.conn.IsClosed():
-		return m.in, nil
-	}
-	s, err := m.cfg.dial(ctx, func(*session) error { return nil })
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", reply.ErrDown, err)
-	}
-	m.in = s
-	return s, nil
 }
 
 // away says of an error what it means here: that there is no such queue, or no connection.
@@ -348,15 +304,11 @@ func away(err error) error {
 	switch {
 	case isCode(err, amqp091.NotFound):
 		return reply.ErrNoMailbox
+	case errors.Is(err, reply.ErrDown):
+		return err
 	case errors.As(err, &said) && (said.Code == amqp091.AccessRefused || said.Code == amqp091.PreconditionFailed):
 		return err // about this queue, not about the connection
 	default:
 		return fmt.Errorf("%w: %w", reply.ErrDown, err)
 	}
-}
-
-// isCode says whether RabbitMQ refused with this code.
-func isCode(err error, code int) bool {
-	var said *amqp091.Error
-	return errors.As(err, &said) && said.Code == code
 }

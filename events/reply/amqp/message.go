@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/cloudevents/sdk-go/v2/event"
+	"github.com/cloudevents/sdk-go/v2/types"
 	"github.com/rabbitmq/amqp091-go"
 
 	"github.com/ebb-inference/ebb/events"
@@ -21,27 +22,42 @@ func encode(r *events.Result) (amqp091.Publishing, error) {
 	if err != nil {
 		return amqp091.Publishing{}, err
 	}
+	m, err := encodeEvent(&ev)
+	if err != nil {
+		return amqp091.Publishing{}, err
+	}
+	m.CorrelationId, m.DeliveryMode = r.CorrelationID, amqp091.Transient
+	return m, nil
+}
+
+// encodeEvent writes any event in binary mode.
+func encodeEvent(ev *event.Event) (amqp091.Publishing, error) {
 	headers := amqp091.Table{
 		headerPrefix + "specversion": ev.SpecVersion(),
 		headerPrefix + "type":        ev.Type(),
 		headerPrefix + "id":          ev.ID(),
 		headerPrefix + "source":      ev.Source(),
-		headerPrefix + "subject":     ev.Subject(),
-		headerPrefix + "time":        ev.Time().UTC().Format(time.RFC3339Nano),
+	}
+	if subject := ev.Subject(); subject != "" {
+		headers[headerPrefix+"subject"] = subject
+	}
+	if schema := ev.DataSchema(); schema != "" {
+		headers[headerPrefix+"dataschema"] = schema
+	}
+	if t := ev.Time(); !t.IsZero() {
+		headers[headerPrefix+"time"] = t.UTC().Format(time.RFC3339Nano)
 	}
 	for name, value := range ev.Extensions() {
-		headers[headerPrefix+name] = value
+		text, err := types.Format(value)
+		if err != nil {
+			return amqp091.Publishing{}, fmt.Errorf("attribute %.64q: %w", name, err)
+		}
+		headers[headerPrefix+name] = text
 	}
 	if err := headers.Validate(); err != nil { // later it would cost the connection
 		return amqp091.Publishing{}, err
 	}
-	return amqp091.Publishing{
-		Headers:       headers,
-		ContentType:   ev.DataContentType(),
-		CorrelationId: r.CorrelationID,
-		DeliveryMode:  amqp091.Transient,
-		Body:          ev.Data(),
-	}, nil
+	return amqp091.Publishing{Headers: headers, ContentType: ev.DataContentType(), Body: ev.Data()}, nil
 }
 
 // decode reads what encode wrote. The error wraps events.ErrMalformed or events.ErrTooLarge.
@@ -49,24 +65,9 @@ func decode(d *amqp091.Delivery) (*events.Result, error) {
 	if n := len(d.Body); n > events.MaxResultBytes {
 		return nil, fmt.Errorf("%w: %d bytes of data; at most %d are taken", events.ErrTooLarge, n, events.MaxResultBytes)
 	}
-	ev := event.New(event.CloudEventsVersionV1)
-	ev.SetDataContentType(d.ContentType)
-	ev.DataEncoded = d.Body
-	for header, value := range d.Headers {
-		name, ok := strings.CutPrefix(header, headerPrefix)
-		if !ok {
-			continue // RabbitMQ's, or somebody's own
-		}
-		text, ok := value.(string)
-		if !ok {
-			return nil, malformed(fmt.Errorf("header %.64q is %T, not a string", header, value))
-		}
-		if err := setAttribute(&ev, name, text); err != nil {
-			return nil, malformed(err)
-		}
-	}
-	if _, ok := d.Headers[headerPrefix+"specversion"]; !ok {
-		return nil, malformed(errors.New("it is no CloudEvent in binary mode: there is no header " + headerPrefix + "specversion"))
+	ev, err := decodeEvent(d)
+	if err != nil {
+		return nil, err
 	}
 	r, err := events.ParseResult(ev)
 	if err != nil {
@@ -78,7 +79,32 @@ func decode(d *amqp091.Delivery) (*events.Result, error) {
 	return r, nil
 }
 
-// setAttribute sets an attribute by its name. The event collects what is wrong with most values, for ParseResult to find.
+// decodeEvent reads what encodeEvent wrote; whether the event is valid is still to be seen. The error wraps
+// events.ErrMalformed.
+func decodeEvent(d *amqp091.Delivery) (event.Event, error) {
+	ev := event.New(event.CloudEventsVersionV1)
+	ev.SetDataContentType(d.ContentType)
+	ev.DataEncoded = d.Body
+	for header, value := range d.Headers {
+		name, ok := strings.CutPrefix(header, headerPrefix)
+		if !ok {
+			continue // RabbitMQ's, or somebody's own
+		}
+		text, ok := value.(string)
+		if !ok {
+			return ev, malformed(fmt.Errorf("header %.64q is %T, not a string", header, value))
+		}
+		if err := setAttribute(&ev, name, text); err != nil {
+			return ev, malformed(err)
+		}
+	}
+	if _, ok := d.Headers[headerPrefix+"specversion"]; !ok {
+		return ev, malformed(errors.New("it is no CloudEvent in binary mode: there is no header " + headerPrefix + "specversion"))
+	}
+	return ev, nil
+}
+
+// setAttribute sets an attribute by its name. The event collects what is wrong with most values, for Validate to find.
 func setAttribute(ev *event.Event, name, value string) error {
 	switch name {
 	case "specversion":
@@ -93,6 +119,8 @@ func setAttribute(ev *event.Event, name, value string) error {
 		ev.SetSource(value)
 	case "subject":
 		ev.SetSubject(value)
+	case "dataschema":
+		ev.SetDataSchema(value)
 	case "time":
 		t, err := time.Parse(time.RFC3339Nano, value)
 		if err != nil {

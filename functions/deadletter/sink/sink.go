@@ -1,9 +1,12 @@
 // Package sink receives what a Trigger gave up on: it tells the requester, who would otherwise wait until the deadline,
-// and puts the event's facts on record. The picture itself is not kept.
+// puts the event's facts on record, and parks the event with its picture until an operator has it asked again or dropped.
 //
 // The dead letter of a request is the request event with two more attributes: knativeerrordest, the subscriber that would
-// not take it, and knativeerrorcode, the last status that it answered. Anything else is recorded and acknowledged:
-// there is no further place for a dead letter to go.
+// not take it, and knativeerrorcode, the last status that it answered. What is no event, or too large to be parked, is
+// recorded and acknowledged: there is no further place for a dead letter to go.
+//
+// A requester is told before its letter is parked. When parking fails the letter comes again, and telling twice is
+// harmless: whoever waited has gone, and in a mailbox an answer counts more than any number of failures.
 package sink
 
 import (
@@ -24,6 +27,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/ebb-inference/ebb/events"
+	"github.com/ebb-inference/ebb/events/parking"
 	"github.com/ebb-inference/ebb/events/problem"
 	"github.com/ebb-inference/ebb/events/reply"
 )
@@ -39,13 +43,21 @@ const (
 	outcomeRetried    = "retried"    // the requester could not be told now: it comes back
 )
 
+// maxParking is how many letters are held in memory at once on their way to the parking place.
+const maxParking = 8
+
 // Config is what a Sink is made of. Responder is required; zero values of the rest are the defaults.
 type Config struct {
 	Responder reply.Responder
-	Replica   string        // which replica this is, in the source of results; default the host's name
-	MaxBytes  int64         // of a dead letter's data that are read, though not kept; default 16 MiB
-	Timeout   time.Duration // for telling a requester; default 10 s
-	Logger    *slog.Logger  // where dead letters are recorded; default slog.Default()
+	// Parking is where letters wait for an operator. Nil: they are not kept.
+	Parking parking.Place
+	// Attempts says, by model, how often its Trigger has an event tried: once more than it retries. A dead letter does not
+	// say it. Of a model that is missing here nobody is told a number.
+	Attempts map[string]int
+	Replica  string        // which replica this is, in the source of results; default the host's name
+	MaxBytes int64         // of a dead letter's data; what has more is not parked; default 16 MiB
+	Timeout  time.Duration // for telling a requester and for parking, each; default 10 s
+	Logger   *slog.Logger  // where dead letters are recorded; default slog.Default()
 }
 
 // Sink is an http.Handler for dead letters.
@@ -54,6 +66,7 @@ type Sink struct {
 	source  string
 	tracer  trace.Tracer
 	letters metric.Int64Counter
+	slots   chan struct{} // of letters in memory
 }
 
 // New makes a Sink. There is nothing to stop: it works while a delivery is under way.
@@ -81,48 +94,65 @@ func New(c Config) (*Sink, error) {
 	if err != nil {
 		return nil, fmt.Errorf("sink: %w", err)
 	}
-	return &Sink{Config: c, source: "/ebb/deadletter/" + c.Replica, tracer: otel.Tracer(scope), letters: letters}, nil
+	return &Sink{Config: c, source: "/ebb/deadletter/" + c.Replica, tracer: otel.Tracer(scope), letters: letters, slots: make(chan struct{}, maxParking)}, nil
 }
 
 // ServeHTTP takes one dead letter: POST, an event in binary mode. It answers 204 when it is done with it, or 200 with an
 // event for the broker to publish, which says that somebody is to be called about it; and 503 when it is to be delivered
-// again because the requester could not be told.
+// again, because the requester could not be told or the letter could not be parked.
 func (s *Sink) ServeHTTP(rw http.ResponseWriter, req *http.Request) {
 	if req.Method != http.MethodPost {
 		rw.Header().Set("Allow", http.MethodPost)
 		problem.Write(rw, problem.New("method-not-allowed", http.StatusMethodNotAllowed, "Method not allowed", "Events are delivered by POST."))
 		return
 	}
-	// Reading what is not kept lets the connection serve the next letter. How far it got is on record.
-	read, readErr := io.Copy(io.Discard, http.MaxBytesReader(rw, req.Body, s.MaxBytes))
-	l, err := parse(req.Header)
-	l.bytes = read
-
-	ctx, cancel := context.WithTimeout(req.Context(), s.Timeout)
-	defer cancel()
-	ctx, span := s.start(ctx, l)
+	l, whole, err := parse(req.Header)
+	ctx, span := s.start(req.Context(), l)
 	defer span.End()
 	outcome := outcomeUnknown
 	if err == nil {
 		outcome, err = s.tell(ctx, l)
 	}
-	span.SetAttributes(attribute.String("outcome", outcome))
-	model := l.model
+	parked := notParked
+	var bytes int64
+	var parkErr error
+	if outcome == outcomeRetried || !whole || !s.parks(l) {
+		// Reading what is not kept lets the connection serve the next letter. How far it got is on record.
+		bytes, parkErr = io.Copy(io.Discard, http.MaxBytesReader(rw, req.Body, s.MaxBytes))
+	} else {
+		parked, bytes, parkErr = s.park(ctx, req, l)
+	}
+	span.SetAttributes(attribute.String("outcome", outcome), attribute.String("parked", parked))
+	model := l.Model()
 	if outcome == outcomeUnknown {
 		model = "" // it may be anything, and each value is a time series
 	}
-	s.letters.Add(ctx, 1, metric.WithAttributes(attribute.String("model", model), attribute.String("outcome", outcome)))
-	s.record(ctx, l, outcome, errors.Join(err, readErr))
+	s.letters.Add(ctx, 1, metric.WithAttributes(
+		attribute.String("model", model), attribute.String("outcome", outcome), attribute.String("parked", parked)))
+	s.record(ctx, l, outcome, parked, bytes, errors.Join(err, parkErr))
 
-	if outcome == outcomeRetried {
-		p := problem.New("unavailable", http.StatusServiceUnavailable, "The requester could not be told", "Deliver the event again in a moment.")
-		p.RetryAfter = 1
-		problem.Write(rw, p)
-		return
+	switch {
+	case outcome == outcomeRetried:
+		again(rw, "The requester could not be told")
+	case parked == parkingFailed:
+		again(rw, "The letter could not be parked")
+	default:
+		s.done(rw, l, outcome)
 	}
+}
+
+// again asks for another delivery.
+func again(rw http.ResponseWriter, title string) {
+	p := problem.New("unavailable", http.StatusServiceUnavailable, title, "Deliver the event again in a moment.")
+	p.RetryAfter = 1
+	problem.Write(rw, p)
+}
+
+// done acknowledges a letter.
+func (s *Sink) done(rw http.ResponseWriter, l letter, outcome string) {
 	if id, ok := reply.MailboxID(l.replyTo); ok && l.callback && outcome == outcomeTold {
 		due := &events.CallbackDue{
-			ID: "callback-" + l.id, Source: s.source, Time: time.Now().UTC(), RequestID: id, TraceParent: l.traceParent, TraceState: l.traceState,
+			ID: "callback-" + l.Event.ID(), Source: s.source, Time: time.Now().UTC(), RequestID: id, TraceParent: l.traceParent, TraceState: l.traceState,
 		}
 		if due.WriteTo(rw.Header()) == nil { // what could not be written would not have been told
 			rw.WriteHeader(http.StatusOK)
@@ -134,18 +164,20 @@ func (s *Sink) ServeHTTP(rw http.ResponseWriter, req *http.Request) {
 
 // tell sends the requester a failed result. An error comes with any outcome but told and expired.
 func (s *Sink) tell(ctx context.Context, l letter) (outcome string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, s.Timeout)
+	defer cancel()
 	carrier := propagation.MapCarrier{}
 	propagation.TraceContext{}.Inject(ctx, carrier)
 	result := &events.Result{
 		ID:            uuid.Must(uuid.NewV7()).String(), // fails only without randomness, which ends the program anyway
 		Source:        s.source,
 		Time:          time.Now().UTC(),
-		RequestID:     l.id,
+		RequestID:     l.Event.ID(),
 		CorrelationID: l.correlationID,
-		Model:         l.model,
+		Model:         l.Model(),
 		TraceParent:   carrier[events.ExtTraceParent],
 		TraceState:    carrier[events.ExtTraceState],
-		Problem:       gaveUp(l),
+		Problem:       gaveUp(l, s.Attempts[l.Model()]),
 	}
 	if _, err := result.Event(); err != nil {
 		return outcomeUnknown, err
@@ -166,41 +198,22 @@ func (s *Sink) tell(ctx context.Context, l letter) (outcome string, err error) {
 	}
 }
 
-// gaveUp is what the requester is told: whether asking again makes sense depends on what the last attempt met.
-func gaveUp(l letter) *problem.Details {
-	var p *problem.Details
-	switch l.status {
-	case -1, http.StatusRequestTimeout, http.StatusGatewayTimeout:
-		p = problem.New("no-answer", http.StatusGatewayTimeout, "The model did not answer",
-			"Several attempts were made, and the last one had no answer in time. Try again in a while; if it stays, tell the operator.")
-	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
-		p = problem.New("model-unavailable", http.StatusServiceUnavailable, "The model is not available",
-			fmt.Sprintf("Several attempts were made, and the last one was answered with status %d: the model is overloaded, or away. Try again in a while.", l.status))
-		p.RetryAfter = 10
-	default:
-		p = problem.New("gave-up", http.StatusBadGateway, "The model failed",
-			fmt.Sprintf("Several attempts were made, and the last one was answered with status %s. Tell the operator the request's id.", l.statusText()))
-	}
-	p.Instance = problem.InstanceOf(l.id)
-	return p
-}
-
 // start starts a span that continues the event's trace.
 func (s *Sink) start(ctx context.Context, l letter) (context.Context, trace.Span) {
 	ctx = propagation.TraceContext{}.Extract(ctx, propagation.MapCarrier{
 		events.ExtTraceParent: l.traceParent, events.ExtTraceState: l.traceState,
 	})
 	return s.tracer.Start(ctx, "deadletter", trace.WithSpanKind(trace.SpanKindConsumer), trace.WithAttributes(
-		attribute.String("model", clip(l.model)), attribute.String("cloudevents.event_id", clip(l.id))))
+		attribute.String("model", clip(l.Model())), attribute.String("cloudevents.event_id", clip(l.Event.ID()))))
 }
 
 // record puts what is known of a dead letter into the log.
-func (s *Sink) record(ctx context.Context, l letter, outcome string, err error) {
+func (s *Sink) record(ctx context.Context, l letter, outcome, parked string, bytes int64, err error) {
 	attrs := []slog.Attr{
-		slog.String("outcome", outcome), slog.String("event_id", clip(l.id)), slog.String("event_type", clip(l.typ)),
-		slog.String("event_source", clip(l.from)), slog.String("model", clip(l.model)), slog.Time("event_time", l.time),
-		slog.Time("deadline", l.deadline), slog.String("destination", clip(l.destination)),
-		slog.String("status", l.statusText()), slog.Int64("bytes", l.bytes),
+		slog.String("outcome", outcome), slog.String("parked", parked), slog.Bool("replay", l.replay), slog.String("event_id", clip(l.Event.ID())), slog.String("event_type", clip(l.Event.Type())),
+		slog.String("event_source", clip(l.Event.Source())), slog.String("model", clip(l.Model())), slog.Time("event_time", l.Event.Time()),
+		slog.Time("deadline", l.deadline), slog.String("destination", clip(l.Destination())),
+		slog.String("status", l.StatusText()), slog.Int64("bytes", bytes),
 	}
 	if err != nil {
 		attrs = append(attrs, slog.Any("error", err))

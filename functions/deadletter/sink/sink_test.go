@@ -30,6 +30,7 @@ type world struct {
 	address string
 	replies chan *events.Result
 	log     bytes.Buffer
+	place   *place // nil: letters are not kept
 	sink    *sink.Sink
 }
 
@@ -51,7 +52,14 @@ func newWorld(t *testing.T) *world {
 func (w *world) use(t *testing.T, r reply.Responder) {
 	t.Helper()
 	var err error
-	w.sink, err = sink.New(sink.Config{Responder: r, Replica: "r1", MaxBytes: 1 << 10, Logger: slog.New(slog.NewJSONHandler(&w.log, nil))})
+	c := sink.Config{
+		Responder: r, Replica: "r1", MaxBytes: 1 << 10, Logger: slog.New(slog.NewJSONHandler(&w.log, nil)),
+		Attempts: map[string]int{"cat": 6, "dog": 1},
+	}
+	if w.place != nil {
+		c.Parking = w.place
+	}
+	w.sink, err = sink.New(c)
 	require.NoError(t, err)
 }
 
@@ -100,10 +108,10 @@ func TestTheRequesterIsToldWhyThereIsNoAnswer(t *testing.T) {
 		{"gateway time-out", "504", 504, "urn:ebb:problem:no-answer", "no answer in time", false},
 		{"overloaded", "503", 503, "urn:ebb:problem:model-unavailable", "status 503", true},
 		{"too many", "429", 503, "urn:ebb:problem:model-unavailable", "status 429", true},
-		{"failed", "500", 502, "urn:ebb:problem:gave-up", "status 500", false},
+		{"failed", "500", 502, "urn:ebb:problem:gave-up", "6 attempts were made, and the last one was answered with status 500", false},
 		{"not there", "404", 502, "urn:ebb:problem:gave-up", "status 404", false},
-		{"not said", "", 502, "urn:ebb:problem:gave-up", "status unknown", false},
-		{"nonsense", "99999999999999999999", 502, "urn:ebb:problem:gave-up", "status unknown", false},
+		{"not said", "", 502, "urn:ebb:problem:gave-up", "does not say why", false},
+		{"nonsense", "99999999999999999999", 502, "urn:ebb:problem:gave-up", "does not say why", false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -122,6 +130,11 @@ func TestTheRequesterIsToldWhyThereIsNoAnswer(t *testing.T) {
 			require.Equal(t, tt.typ, r.Problem.Type)
 			require.Contains(t, r.Problem.Detail, tt.detail)
 			require.Equal(t, tt.retryAfter, r.Problem.RetryAfter > 0)
+			attempts := 6
+			if strings.Contains(tt.detail, "does not say") { // then it may never have been tried
+				attempts = 0
+			}
+			require.Equal(t, attempts, r.Problem.Attempts)
 			require.Equal(t, "urn:uuid:"+id, r.Problem.Instance)
 
 			line := w.record(t)

@@ -81,6 +81,34 @@ func TestAnIDThatIsNotMadeOfTheQuestionIsNoQuestion(t *testing.T) {
 	})
 }
 
+func TestAReplayIsComputedThoughTheSameEventFailed(t *testing.T) {
+	t.Parallel()
+	for name, id := range map[string]func(*world, []byte) *events.Request{
+		"an id of its own": func(w *world, data []byte) *events.Request { return w.event(data) },
+		"an id of a key":   func(w *world, data []byte) *events.Request { return w.keyed(data, "one") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			bubble(t, "", func(t *testing.T, m *models.Model) {
+				t.Helper()
+				p := &predictor{predict: func(context.Context, tfserving.Tensor) (tfserving.Tensor, error) {
+					return tfserving.Tensor{}, tfserving.ErrNotFound
+				}}
+				w := newWorld(t, worker.Config{Model: m, Predictor: p})
+				failed := id(w, picture(t, 7))
+				require.Equal(t, http.StatusServiceUnavailable, w.deliver(w.request(failed)).Code)
+				p.predict = network
+				replayed := *failed
+				replayed.CorrelationID, replayed.Replay, replayed.Deadline = "replay", true, time.Now().Add(time.Minute)
+				require.Equal(t, http.StatusNoContent, w.deliver(w.request(&replayed)).Code)
+				r := <-w.replies
+				require.Equal(t, "replay", r.CorrelationID)
+				require.NotNil(t, r.Answer)
+			})
+		})
+	}
+}
+
 func TestWhoAsksWhatFailedForAnotherHasItComputed(t *testing.T) {
 	t.Parallel()
 	bubble(t, "", func(t *testing.T, m *models.Model) {

@@ -30,6 +30,9 @@ type Progress struct {
 	Models  []string `json:"models"`            // that were asked, in the order asked
 	Waiting []string `json:"waiting"`           // those of them that have not answered
 	Results []Result `json:"results,omitempty"` // of those that have
+
+	Time    time.Time `json:"-"` // when it was asked
+	Expires time.Time `json:"-"` // until when it can be collected
 }
 
 // Response is the answer of a request that is done.
@@ -238,7 +241,7 @@ func olderThan(id string, age time.Duration) bool {
 
 // waitingFor is how a request stands of which nothing is known but what was asked.
 func waitingFor(r *reply.Record) *Progress {
-	p := &Progress{ID: r.ID, Status: StatusWaiting}
+	p := &Progress{ID: r.ID, Status: StatusWaiting, Time: r.Time, Expires: r.Expires}
 	for _, a := range r.Asked {
 		p.Models, p.Waiting = append(p.Models, a.Model), append(p.Waiting, a.Model)
 	}
@@ -248,7 +251,9 @@ func waitingFor(r *reply.Record) *Progress {
 // progressOf says how a request stands. Of several results of one model the first answer counts, or, when there is none,
 // the last failure: an answer may come after a failure when a dead letter is replayed.
 func progressOf(mail *reply.Mail, now time.Time) *Progress {
-	p := &Progress{ID: mail.Record.ID, Status: StatusWaiting, Waiting: []string{}}
+	p := &Progress{
+		ID: mail.Record.ID, Status: StatusWaiting, Waiting: []string{}, Time: mail.Record.Time, Expires: mail.Record.Expires,
+	}
 	over := !now.Before(mail.Record.Deadline)
 	for _, a := range mail.Record.Asked {
 		p.Models = append(p.Models, a.Model)

@@ -56,6 +56,8 @@ func TestAnAsynchronousAnswerIsCollectedAgainAndAgain(t *testing.T) {
 	require.Equal(t, []string{"dog", "cat"}, accepted.Models)
 	require.Equal(t, []string{"dog", "cat"}, accepted.Waiting)
 	require.Empty(t, accepted.Results)
+	require.WithinRange(t, accepted.Time, before, time.Now())
+	require.Equal(t, accepted.Time.Add(DefaultAsyncTTL), accepted.Expires)
 
 	sent := b.published()
 	require.Len(t, sent, 2)

@@ -5,6 +5,7 @@ import (
 	"math"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/ebb-inference/ebb/events"
 	"github.com/ebb-inference/ebb/functions/ingress/ask"
@@ -15,14 +16,15 @@ import (
 type card struct {
 	Model    string
 	Question string
-	Kind     string // "yes", "no", "class", "error": how it looks
+	Kind     string // "yes", "no", "class", "error", "waiting": how it looks
 	Verdict  verdict
 	Level    string // how far the water of the tide glass is from its top, 0 to 100
 	Problem  *notice
 	Top      []bar
 	Time     *split
 	ServedBy string
-	Batch    int // items in the call that answered; 0: not known
+	Batch    int    // items in the call that answered; 0: not known
+	Elapsed  string // for how long it has been waiting
 }
 
 // verdict is an answer in words: "Yes, a cat: 97 %, tabby".
@@ -73,6 +75,11 @@ func newCard(r *ask.Result, m *models.Model) card {
 	}
 	c.Batch = r.BatchSize
 	return c
+}
+
+// waitingCard is the card of a model that has not answered.
+func waitingCard(model, question string, elapsed time.Duration) card {
+	return card{Model: model, Question: question, Kind: "waiting", Level: "50", Elapsed: clock(elapsed)}
 }
 
 func judge(r *ask.Result, m *models.Model) (string, verdict) {
@@ -213,6 +220,26 @@ func duration(ms float64) string {
 		return strconv.FormatFloat(ms/1000, 'f', 1, 64) + nbsp + "s"
 	default:
 		return strconv.FormatFloat(ms/1000, 'f', 0, 64) + nbsp + "s"
+	}
+}
+
+// clock is a time that a person watches as it passes.
+func clock(d time.Duration) string {
+	seconds := int(max(d, 0) / time.Second)
+	return fmt.Sprintf("%d:%02d", seconds/60, seconds%60)
+}
+
+// minutes is a time that is over before anybody counts its seconds.
+func minutes(d time.Duration) string {
+	switch n := int(d / time.Minute); {
+	case n < 1:
+		return "less than a minute"
+	case n == 1:
+		return "1" + nbsp + "minute"
+	case n < 120:
+		return strconv.Itoa(n) + nbsp + "minutes"
+	default:
+		return strconv.Itoa(n/60) + nbsp + "hours"
 	}
 }
 

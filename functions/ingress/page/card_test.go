@@ -4,6 +4,7 @@ import (
 	"math"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -34,6 +35,17 @@ func TestDurationsHaveTwoDigitsThatMatter(t *testing.T) {
 		999.4: "999 ms", 999.6: "1.0 s", 9949: "9.9 s", 9951: "10 s", 61000: "61 s",
 	} {
 		require.Equal(t, want, plain(duration(ms)), ms)
+	}
+}
+
+func TestWaitsAreInWords(t *testing.T) {
+	t.Parallel()
+	for d, want := range map[time.Duration]string{
+		-time.Second: "0:00 less than a minute", 59*time.Second + 999*time.Millisecond: "0:59 less than a minute",
+		time.Minute: "1:00 1 minute", 119 * time.Second: "1:59 1 minute", 119*time.Minute + 5*time.Second: "119:05 119 minutes",
+		50 * time.Hour: "3000:00 50 hours",
+	} {
+		require.Equal(t, want, clock(d)+" "+plain(minutes(d)), d)
 	}
 }
 

@@ -3,17 +3,20 @@ package page_test
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"image"
 	"image/color"
 	"image/png"
 	"log/slog"
 	"math"
 	"math/rand/v2"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -30,6 +33,7 @@ const example = "https://tensorflow.org/images/blogs/serving/cat.jpg"
 type asker struct {
 	models []*models.Model
 	answer func(context.Context, ask.Question) (*ask.Response, error)
+	later  *later // nil: nothing can be asked asynchronously
 
 	mu    sync.Mutex
 	asked []ask.Question
@@ -48,6 +52,128 @@ func (a *asker) questions() []ask.Question {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return append([]ask.Question(nil), a.asked...)
+}
+
+func (a *asker) Later() bool { return a.later != nil }
+
+func (a *asker) AskLater(_ context.Context, q ask.Question) (*ask.Progress, error) {
+	a.mu.Lock()
+	a.asked = append(a.asked, q)
+	n := len(a.asked)
+	a.mu.Unlock()
+	return a.later.open(fmt.Sprintf("0198c0de-0000-7000-8000-%012d", n), q.Models)
+}
+
+func (a *asker) Collect(ctx context.Context, id string) (*ask.Progress, error) {
+	return a.later.collect(ctx, id)
+}
+
+func (a *asker) Drop(_ context.Context, id string) error { return a.later.drop(id) }
+
+// later keeps what was asked asynchronously. Each model answers when the test says so.
+type later struct {
+	mu      sync.Mutex
+	asked   map[string]ask.Progress
+	results map[string]ask.Result // by model
+	dropped []string
+	looks   int           // how often somebody looked
+	look    chan struct{} // somebody looks; who does not wait for it misses it
+	failure error         // of all looks, unless nil
+	keeping chan struct{} // nothing is forgotten until it is closed; nil: at once
+}
+
+func newLater(answered ...string) *later {
+	l := &later{asked: map[string]ask.Progress{}, results: map[string]ask.Result{}, look: make(chan struct{})}
+	l.answer(answered...)
+	return l
+}
+
+// answer lets models answer.
+func (l *later) answer(named ...string) {
+	r, err := answerAll(context.Background(), ask.Question{Models: named})
+	if err != nil {
+		panic(err)
+	}
+	l.put(r.Results...)
+}
+
+func (l *later) put(results ...ask.Result) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, result := range results {
+		l.results[result.Model] = result
+	}
+}
+
+// fail lets all looks fail, or succeed again.
+func (l *later) fail(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.failure = err
+}
+
+func (l *later) looked() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.looks
+}
+
+func (l *later) forgotten() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return append([]string(nil), l.dropped...)
+}
+
+func (l *later) open(id string, named []string) (*ask.Progress, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	p := ask.Progress{
+		ID: id, Status: ask.StatusWaiting, Models: named, Waiting: named, Time: time.Now(), Expires: time.Now().Add(time.Hour),
+	}
+	l.asked[id] = p
+	return &p, nil
+}
+
+func (l *later) collect(ctx context.Context, id string) (*ask.Progress, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.looks++
+	select {
+	case l.look <- struct{}{}:
+	default:
+	}
+	p, ok := l.asked[id]
+	switch {
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
+	case l.failure != nil:
+		return nil, l.failure
+	case !ok:
+		return nil, problem.New(ask.CodeUnknownRequest, 404, "Unknown request", "For programs.")
+	}
+	p.Status, p.Waiting = ask.StatusDone, nil
+	for _, name := range p.Models {
+		if result, ok := l.results[name]; ok {
+			p.Results = append(p.Results, result)
+		} else {
+			p.Status, p.Waiting = ask.StatusWaiting, append(p.Waiting, name)
+		}
+	}
+	return &p, nil
+}
+
+func (l *later) drop(id string) error {
+	if l.keeping != nil {
+		<-l.keeping
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if _, ok := l.asked[id]; !ok {
+		return problem.New(ask.CodeUnknownRequest, 404, "Unknown request", "For programs.")
+	}
+	delete(l.asked, id)
+	l.dropped = append(l.dropped, id)
+	return nil
 }
 
 type fetcher func(context.Context, string) ([]byte, error)
@@ -127,7 +253,18 @@ func serve(t *testing.T, change func(*page.Config, *asker)) site {
 	if change != nil {
 		change(&c, a)
 	}
-	server := httptest.NewServer(page.New(c))
+	return host(t, a, page.New(c))
+}
+
+// serveLater serves a page that asks asynchronously.
+func serveLater(t *testing.T, l *later) site {
+	t.Helper()
+	return serve(t, func(_ *page.Config, a *asker) { a.later = l })
+}
+
+func host(t *testing.T, a *asker, h http.Handler) site {
+	t.Helper()
+	server := httptest.NewServer(h)
 	t.Cleanup(server.Close)
 	return site{asker: a, url: server.URL + page.Path, stop: server.Close}
 }

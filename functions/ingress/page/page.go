@@ -4,6 +4,9 @@
 // answers alone for the page's own script, which puts them where the old ones were. So an answer looks the same with and
 // without JavaScript, and no sentence a person reads is made in the browser.
 //
+// Where questions can be asked asynchronously nobody waits for a slow model with a request open: what is not answered at
+// once has a page of its own, which shows how it goes until the last answer is there.
+//
 // It knows questions, pictures' bytes and problems. It must not know how a question travels, or the other ways in.
 package page
 
@@ -31,6 +34,13 @@ type Asker interface {
 	Ask(context.Context, ask.Question) (*ask.Response, error)
 	// Models lists what can be asked, in the order in which the page offers it.
 	Models() []*models.Model
+
+	// Later says whether questions can be asked asynchronously. If so the page never calls Ask. The errors of what follows
+	// are or wrap *problem.Details, those of what passes with a RetryAfter.
+	Later() bool
+	AskLater(context.Context, ask.Question) (*ask.Progress, error)
+	Collect(ctx context.Context, id string) (*ask.Progress, error)
+	Drop(ctx context.Context, id string) error
 }
 
 // Fetcher fetches the picture at an address. Its errors are or wrap *problem.Details.
@@ -56,8 +66,9 @@ type handler struct {
 	origin *http.CrossOriginProtection
 }
 
-// New is the page's handler. It answers GET, HEAD and POST at Path, and the files below Path. POST with the query
-// fragment=answers answers the section with the answers alone. The status is the one that the API has for the same
+// New is the page's handler. It answers GET, HEAD and POST at Path, and the files below Path; below Path/requests each
+// question that is asked asynchronously has an address, where GET shows how it goes and POST forgets it. With the query
+// fragment=answers the answer is the section with the answers alone. The status is the one that the API has for the same
 // question.
 func New(c Config) http.Handler {
 	if c.MaxBytes <= 0 {
@@ -73,6 +84,9 @@ func New(c Config) http.Handler {
 	mux.HandleFunc("POST "+Path, h.answer)
 	mux.HandleFunc(Path, notAllowed("GET, HEAD, POST"))
 	mux.Handle("GET "+Path+"/{$}", http.RedirectHandler(Path, http.StatusPermanentRedirect))
+	mux.HandleFunc("GET "+requestsPath+"{id}", h.collect)
+	mux.HandleFunc("POST "+requestsPath+"{id}", h.forget)
+	mux.HandleFunc(requestsPath+"{id}", notAllowed("GET, HEAD, POST"))
 	mux.HandleFunc("GET "+assetsPath+"{hash}/{name}", serveAsset)
 	mux.HandleFunc("GET "+assetsPath, notFound)
 	mux.HandleFunc(assetsPath, notAllowed("GET, HEAD"))
@@ -102,26 +116,19 @@ func (h *handler) show(w http.ResponseWriter, r *http.Request) {
 
 // answer answers POST: the form was sent.
 func (h *handler) answer(w http.ResponseWriter, r *http.Request) {
-	fragment := r.URL.Query().Get("fragment") == "answers"
-
 	s, status, answers := h.ask(w, r)
-	if answers.Request == "" {
-		answers.Request = requestID(w)
-	}
-	if answers.Problem != nil && answers.Problem.RetryAfter > 0 {
-		w.Header().Set("Retry-After", strconv.Itoa(answers.Problem.RetryAfter))
-	}
-	if fragment {
-		if s.url != "" { // a file's preview is in the browser already
-			answers.Seen = preview(s.picture)
-		}
-		h.write(w, status, "answers", answers)
+	if answers.State == stateWaiting && !asksFragment(r) {
+		http.Redirect(w, r, answers.Address+"#answers", http.StatusSeeOther)
 		return
 	}
-	// Without the script a file must be chosen anew for every question, so a button that sends the form again is of
-	// use only with an address.
-	answers.Retry = answers.Retry && s.url != ""
-	h.write(w, status, "page", h.page(s, answers))
+	if s.url != "" && asksFragment(r) { // a file's preview is in the browser already
+		answers.Seen = preview(s.picture)
+	}
+	h.reply(w, r, s, status, answers)
+	if answers.spent != "" {
+		_ = http.NewResponseController(w).Flush() // nobody waits for what comes now; without it they do
+		h.drop(r.Context(), answers.spent)
+	}
 }
 
 // ask reads the form, gets the picture and asks. It returns what was sent as far as it was read, the status, and the
@@ -139,12 +146,46 @@ func (h *handler) ask(w http.ResponseWriter, r *http.Request) (submission, int, 
 		}
 		s.picture = picture
 	}
-	response, askErr := h.Asker.Ask(r.Context(), ask.Question{ID: requestID(w), Picture: s.picture, Models: s.models})
+	way := h.askNow
+	if h.Asker.Later() {
+		way = h.askLater
+	}
+	status, answers, askErr := way(r.Context(), ask.Question{ID: requestID(w), Picture: s.picture, Models: s.models})
 	if askErr != nil {
 		d := h.explain(r.Context(), "asking", askErr)
 		return s, d.Status, h.failed(d)
 	}
-	return s, ask.Status(response), h.answered(response)
+	return s, status, answers
+}
+
+// askNow asks and waits for all answers.
+func (h *handler) askNow(ctx context.Context, q ask.Question) (int, section, error) {
+	response, err := h.Asker.Ask(ctx, q)
+	if err != nil {
+		return 0, section{}, err //nolint:wrapcheck // explain says what it means
+	}
+	return ask.Status(response), h.answered(response), nil
+}
+
+// asksFragment says whether it is the page's script that asks.
+func asksFragment(r *http.Request) bool { return r.URL.Query().Get("fragment") == "answers" }
+
+// reply answers with the section, or with the whole page around it.
+func (h *handler) reply(w http.ResponseWriter, r *http.Request, s submission, status int, answers section) {
+	if answers.Request == "" {
+		answers.Request = requestID(w)
+	}
+	if seconds := answers.RetryAfter(); seconds > 0 {
+		w.Header().Set("Retry-After", strconv.Itoa(seconds))
+	}
+	if asksFragment(r) {
+		h.write(w, status, "answers", answers)
+		return
+	}
+	// Without the script a file must be chosen anew for every question, so a button that sends the form again is of
+	// use only with an address.
+	answers.Retry = answers.Retry && s.url != ""
+	h.write(w, status, "page", h.page(s, answers))
 }
 
 // explain makes a problem of err. The text of an error that is none stays in the log.

@@ -4,6 +4,7 @@ import (
 	"net/http"
 
 	"github.com/ebb-inference/ebb/events/problem"
+	"github.com/ebb-inference/ebb/functions/ingress/ask"
 )
 
 // The names under which the page's script finds the problems that only it can see.
@@ -64,4 +65,23 @@ func notForm() *problem.Details {
 func foreign() *problem.Details {
 	return problem.New("cross-origin", http.StatusForbidden, "This form came from another site",
 		"Another site tried to ask in your name, so nothing was sent. Ask again with the form on this page.")
+}
+
+func unknownAnswer() *problem.Details {
+	return problem.New(ask.CodeUnknownRequest, http.StatusNotFound, "There is no such answer",
+		"It was forgotten, its time is over, or its address is not whole. Choose the picture and ask again.")
+}
+
+func goneAnswer() *problem.Details {
+	return problem.New(ask.CodeRequestGone, http.StatusGone, "This answer is gone",
+		"Answers are kept for a while only, or until somebody forgets them. Choose the picture and ask again.")
+}
+
+func notNow() *problem.Details {
+	return problem.New("not-now", http.StatusServiceUnavailable, "The answer cannot be looked up just now",
+		"Where answers are kept cannot be reached. This page looks again by itself.")
+}
+
+func left() *problem.Details {
+	return problem.New(ask.CodeCallerGone, ask.StatusClientGone, "Nobody waits any more", "The page was left before the answer arrived.")
 }

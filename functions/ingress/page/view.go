@@ -3,9 +3,12 @@ package page
 import (
 	"embed"
 	"encoding/base64"
+	"fmt"
 	"html/template"
+	"math"
 	"net/http"
 	"slices"
+	"time"
 
 	"github.com/ebb-inference/ebb/events/problem"
 	"github.com/ebb-inference/ebb/functions/ingress/ask"
@@ -28,7 +31,6 @@ const maxPreview = 2 << 20
 
 // whole is the page.
 type whole struct {
-	Title        string
 	Accept       string
 	MaxBytes     int64
 	MaxSize      string
@@ -51,22 +53,65 @@ type choice struct {
 const (
 	stateEmpty    = "empty"    // nothing to ask about yet
 	stateReady    = "ready"    // there is a picture or an address
-	stateWorking  = "working"  // asked
+	stateWorking  = "working"  // being asked
+	stateWaiting  = "waiting"  // asked, and at least one model has not answered
+	stateUnknown  = "unknown"  // asked, and it cannot be said just now how it goes
 	stateAnswered = "answered" // at least one question has an answer
 	stateFailed   = "failed"   // none has
 )
+
+const headingWorking = "Working on it"
 
 // section is what the page shows beside the form.
 type section struct {
 	Name    string // by which the page's script finds it
 	State   string
 	Heading string
-	Waiting []choice
+	Step    string // where in its course the question is
 	Cards   []card
 	Problem *notice
 	Retry   bool   // asking again may help
 	Request string // the request's id
 	Seen    template.URL
+
+	// Of a question that was asked asynchronously:
+	Address string        // where its answers are to be found
+	Kept    string        // for how long
+	Elapsed int           // whole seconds since it was asked
+	Cold    bool          // it waits for longer than a warm model would need
+	Again   time.Duration // until it is worth looking again; 0: there is nothing more to come
+	spent   string        // its id, when it need not be kept for anybody who has read this
+}
+
+// Title is the title of a page that shows s.
+func (s section) Title() string {
+	switch {
+	case s.Problem != nil:
+		return s.Problem.Title + " · Ebb"
+	case s.State == stateWaiting:
+		return s.Heading + " · Ebb"
+	case len(s.Cards) > 0 && s.State != stateWorking:
+		return s.Cards[0].Verdict.String() + " · Ebb"
+	default:
+		return "Ebb · Ask a picture"
+	}
+}
+
+// RetryAfter is in how many seconds a program may look, or ask, again; 0 says nothing.
+func (s section) RetryAfter() int {
+	if s.Again == 0 && s.Problem != nil {
+		return s.Problem.RetryAfter
+	}
+	return int(math.Ceil(s.Again.Seconds()))
+}
+
+// Refresh is after how many seconds, which leave time to read, a browser without the script loads the page again, and
+// where; empty: not. A browser takes the address that it is at for a mere jump to the answers, so it is another each time.
+func (s section) Refresh() string {
+	if s.Again == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%d; url=%s?look=%d#answers", max(2, s.RetryAfter()), s.Address, time.Now().Unix())
 }
 
 // notice is a problem in plain words.
@@ -78,7 +123,6 @@ type notice struct {
 
 func (h *handler) page(s submission, answers section) whole {
 	p := whole{
-		Title:        "Ebb · Ask a picture",
 		Accept:       accept,
 		MaxBytes:     h.MaxBytes,
 		MaxSize:      size(h.MaxBytes),
@@ -88,24 +132,22 @@ func (h *handler) page(s submission, answers section) whole {
 		Picture:      preview(s.picture),
 		Answers:      answers,
 	}
-	switch {
-	case answers.Problem != nil:
-		p.Title = answers.Problem.Title + " · Ebb"
-	case len(answers.Cards) > 0:
-		p.Title = answers.Cards[0].Verdict.String() + " · Ebb"
-	}
 	p.Sections = h.sections(p.Choices)
 	return p
 }
 
 // sections are all that the page's script may show by itself.
 func (h *handler) sections(choices []choice) []section {
+	waiting := make([]card, len(choices))
+	for i, c := range choices {
+		waiting[i] = waitingCard(c.Model, c.Question, 0)
+	}
 	large := h.refused(problemTooLarge, tooLarge(h.MaxBytes))
 	large.Problem.Shrink = true
 	return []section{
 		h.empty(),
 		{Name: stateReady, State: stateReady, Heading: "Ready when you are"},
-		{Name: stateWorking, State: stateWorking, Heading: "Working on it", Waiting: choices},
+		{Name: stateWorking, State: stateWorking, Heading: headingWorking, Step: "Sending the picture …", Cards: waiting},
 		large,
 		h.refused(problemNotPicture, notPicture()),
 		h.refused(problemOffline, offline()),
@@ -158,15 +200,9 @@ func (*handler) failed(d *problem.Details) section {
 
 func (h *handler) answered(r *ask.Response) section {
 	s := section{State: stateFailed, Heading: "Answers", Request: r.ID}
-	known := h.Asker.Models()
 	for i := range r.Results {
 		result := &r.Results[i]
-		at := slices.IndexFunc(known, func(m *models.Model) bool { return m.Name == result.Model })
-		var model *models.Model
-		if at >= 0 {
-			model = known[at]
-		}
-		s.Cards = append(s.Cards, newCard(result, model))
+		s.Cards = append(s.Cards, newCard(result, h.model(result.Model)))
 		if result.Error == nil {
 			s.State = stateAnswered
 		} else if worthRetrying(result.Error) {
@@ -177,6 +213,15 @@ func (h *handler) answered(r *ask.Response) section {
 		s.Heading = "Answer"
 	}
 	return s
+}
+
+// model is the model of a name, or nil when it is not known here any more.
+func (h *handler) model(name string) *models.Model {
+	known := h.Asker.Models()
+	if at := slices.IndexFunc(known, func(m *models.Model) bool { return m.Name == name }); at >= 0 {
+		return known[at]
+	}
+	return nil
 }
 
 func newNotice(d *problem.Details) *notice {

@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"sync/atomic"
 	"time"
+
+	"github.com/ebb-inference/ebb/events/problem"
 )
 
 // Function is what a function serves once it has what it needs.
@@ -78,8 +80,9 @@ func early(h *Health) http.Handler {
 	mux.Handle("/health/", h)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, http.MaxBytesReader(w, r.Body, spill)) // who sends reads the answer afterwards
-		w.Header().Set("Retry-After", "1")
-		say(w, http.StatusServiceUnavailable, errStarting.Error())
+		p := problem.New("starting", http.StatusServiceUnavailable, "This server is starting", "What it needs is not there yet. Ask again in a moment.")
+		p.RetryAfter = 1
+		problem.Write(w, p)
 	})
 	return mux
 }

@@ -64,7 +64,10 @@ func TestAFunctionIsAliveAndNotReadyUntilItHasStarted(t *testing.T) {
 	const starting = "starting: what it needs is not there yet\n"
 	s.require(t, "/health/liveness", http.StatusOK, "alive\n")
 	s.require(t, "/health/readiness", http.StatusServiceUnavailable, starting)
-	s.require(t, "/", http.StatusServiceUnavailable, starting)
+	status, body, err := s.get(t, "/")
+	require.NoError(t, err)
+	require.Equal(t, http.StatusServiceUnavailable, status)
+	require.Contains(t, body, "urn:ebb:problem:starting")
 
 	close(there)
 	<-made

@@ -37,6 +37,8 @@ const (
 	side     = 2
 	channels = 3
 	values   = side * side * channels
+
+	labelPrefix = "v"
 )
 
 // network answers 1 - x instead of x when it is negative, x being a value from 0 to 1.
@@ -58,6 +60,9 @@ func network(name string) onnxtest.Graph {
 	}
 }
 
+// Label is that of value number i.
+func Label(i int) string { return labelPrefix + strconv.Itoa(i) }
+
 // WriteNetworks writes the networks into a folder of a model server's.
 func WriteNetworks(base string) error {
 	for _, name := range Names {
@@ -72,7 +77,7 @@ func WriteNetworks(base string) error {
 func WriteDefinitions(folder string) error {
 	labels := new(strings.Builder)
 	for i := range values {
-		fmt.Fprintf(labels, "v%d\n", i)
+		fmt.Fprintln(labels, Label(i))
 	}
 	for _, name := range Names {
 		if err := write(DefinitionFile(folder, name), fmt.Appendf(nil, definition, name)); err != nil {
@@ -108,6 +113,46 @@ batching:
   slots: 2
 `
 
+// WriteTriggers writes a Trigger a model into a folder, as the project's own models have them.
+func WriteTriggers(folder string) error {
+	for _, name := range Names {
+		if err := write(filepath.Join(folder, name+".yaml"), fmt.Appendf(nil, manifest, name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+const manifest = `apiVersion: eventing.knative.dev/v1
+kind: Trigger
+metadata:
+  name: %[1]s
+  namespace: ebb
+  annotations:
+    rabbitmq.eventing.knative.dev/parallelism: "100"
+spec:
+  broker: ebb
+  filter:
+    attributes:
+      type: dev.ebb.inference.requested.v1
+      model: %[1]s
+  subscriber:
+    ref:
+      apiVersion: serving.knative.dev/v1
+      kind: Service
+      name: dispatch-%[1]s
+  delivery:
+    retry: 5
+    backoffPolicy: exponential
+    backoffDelay: PT0.2S
+    timeout: PT90S
+    deadLetterSink:
+      ref:
+        apiVersion: serving.knative.dev/v1
+        kind: Service
+        name: deadletter
+`
+
 func write(file string, content []byte) error {
 	if err := os.MkdirAll(filepath.Dir(file), 0o750); err != nil {
 		return err
@@ -115,15 +160,15 @@ func write(file string, content []byte) error {
 	return os.WriteFile(file, content, 0o600)
 }
 
-// pixels are the values of picture number n.
-func pixels(n int) []byte {
+// Values are the values of picture number n, 0 to 255, in the order of their labels.
+func Values(n int) []byte {
 	sum := sha256.Sum256(binary.BigEndian.AppendUint64(nil, uint64(n)))
 	return sum[:values]
 }
 
 // Picture is picture number n, a PNG of some 80 bytes.
 func Picture(n int) ([]byte, error) {
-	p := pixels(n)
+	p := Values(n)
 	img := image.NewNRGBA(image.Rect(0, 0, side, side))
 	for i := 0; i < len(p); i += channels {
 		at := i / channels
@@ -138,13 +183,13 @@ func Picture(n int) ([]byte, error) {
 
 // Check says whether top is not the model's answer to picture number n.
 func Check(model string, n int, top []events.Class) error {
-	want := pixels(n)
+	want := Values(n)
 	if len(top) != len(want) {
 		return fmt.Errorf("picture %d: %d classes, want %d", n, len(top), len(want))
 	}
 	seen := make(map[int]bool, len(top))
 	for _, c := range top {
-		number, ok := strings.CutPrefix(c.Label, "v")
+		number, ok := strings.CutPrefix(c.Label, labelPrefix)
 		i, err := strconv.Atoi(number)
 		if !ok || err != nil || i < 0 || i >= len(want) || seen[i] {
 			return fmt.Errorf("picture %d: %q is no label, or one that was there", n, c.Label)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
+	"mime/multipart"
 	"net/http"
 	"net/http/httptest"
 	"testing"
@@ -30,9 +31,12 @@ func TestWhenRabbitMQGoesAwayCallersAreToldAndWhenItComesBackTheyAreAnswered(t *
 	})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, sys.Stop(context.Background(), time.Minute)) })
-	call := func(method, path string, body []byte) *httptest.ResponseRecorder {
-		w := httptest.NewRecorder()
-		sys.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), method, path, bytes.NewReader(body)))
+	call := func(method, path string, body []byte, header ...string) *httptest.ResponseRecorder {
+		w, r := httptest.NewRecorder(), httptest.NewRequestWithContext(t.Context(), method, path, bytes.NewReader(body))
+		for i := 0; i < len(header); i += 2 {
+			r.Header.Set(header[i], header[i+1])
+		}
+		sys.ServeHTTP(w, r)
 		return w
 	}
 	picture := read(t, "chelsea.png")
@@ -45,17 +49,49 @@ func TestWhenRabbitMQGoesAwayCallersAreToldAndWhenItComesBackTheyAreAnswered(t *
 		requireSure(t, got.Results[0], "cat", true)
 	}
 	answered()
+	accepted := call(http.MethodPost, "/v1/infer?model=cat", picture, "Prefer", "respond-async")
+	require.Equal(t, http.StatusAccepted, accepted.Code, "%s", accepted.Body)
+	location := accepted.Header().Get("Location")
 
 	require.NoError(t, node.Sync(t.Context()))
 	require.NoError(t, node.Kill())
 	requireReadiness(t, sys, http.StatusServiceUnavailable)
-	refused := call(http.MethodPost, "/v1/infer?model=cat", picture)
-	require.Equal(t, http.StatusServiceUnavailable, refused.Code, "%s", refused.Body)
-	require.NotEmpty(t, refused.Header().Get("Retry-After"))
+	form, contentType := formWith(t, "cat", picture)
+	for what, refused := range map[string]*httptest.ResponseRecorder{
+		"who waits":        call(http.MethodPost, "/v1/infer?model=cat", picture),
+		"who does not":     call(http.MethodPost, "/v1/infer?model=cat", picture, "Prefer", "respond-async"),
+		"who comes back":   call(http.MethodGet, location, nil),
+		"who has the page": call(http.MethodPost, "/home", form, "Content-Type", contentType),
+	} {
+		require.Equal(t, http.StatusServiceUnavailable, refused.Code, "%s: %s", what, refused.Body)
+		require.NotEmpty(t, refused.Header().Get("Retry-After"), what)
+	}
 
 	require.NoError(t, node.Start(t.Context()))
 	requireReadiness(t, sys, http.StatusOK)
 	answered()
+	var collected *httptest.ResponseRecorder
+	require.Eventually(t, func() bool {
+		collected = call(http.MethodGet, location, nil)
+		return collected.Code == http.StatusOK
+	}, time.Minute, 20*time.Millisecond)
+	var got ask.Response
+	require.NoError(t, json.Unmarshal(collected.Body.Bytes(), &got))
+	requireSure(t, got.Results[0], "cat", true)
+}
+
+// formWith is what the page sends.
+func formWith(t *testing.T, model string, picture []byte) (body []byte, contentType string) {
+	t.Helper()
+	var b bytes.Buffer
+	w := multipart.NewWriter(&b)
+	part, err := w.CreateFormFile("image", "picture.png")
+	require.NoError(t, err)
+	_, err = part.Write(picture)
+	require.NoError(t, err)
+	require.NoError(t, w.WriteField("model", model))
+	require.NoError(t, w.Close())
+	return b.Bytes(), w.FormDataContentType()
 }
 
 // requireReadiness waits for a status of the readiness probe, and fails with what it said last.

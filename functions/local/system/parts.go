@@ -14,6 +14,7 @@ import (
 
 	"github.com/ebb-inference/ebb/events"
 	memory "github.com/ebb-inference/ebb/events/broker"
+	"github.com/ebb-inference/ebb/events/parking"
 	"github.com/ebb-inference/ebb/events/reply"
 	"github.com/ebb-inference/ebb/events/trigger"
 	"github.com/ebb-inference/ebb/functions/dispatch/worker"
@@ -94,13 +95,14 @@ type replies struct {
 	reply.Requester
 	reply.Responder
 	reply.Mailboxes
+	parking parking.Place               // nil: dead letters are not kept
 	blocked func(context.Context) error // says why RabbitMQ takes nothing; nil: there is none
 }
 
 func (s *System) startReplies(ctx context.Context, c Config) (replies, error) {
 	if c.RabbitMQ == nil {
 		hub := reply.NewHub()
-		return replies{hub, hub, hub, nil}, nil
+		return replies{hub, hub, hub, nil, nil}, nil
 	}
 	if err := s.startNode(ctx, c.RabbitMQ); err != nil {
 		return replies{}, err

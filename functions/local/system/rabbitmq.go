@@ -37,7 +37,7 @@ func (s *System) startNode(ctx context.Context, c *RabbitMQ) error {
 	return nil
 }
 
-// startAMQP makes reply queues and mailboxes over RabbitMQ.
+// startAMQP makes reply queues, mailboxes and a parking place over RabbitMQ.
 func (s *System) startAMQP(ctx context.Context, c *RabbitMQ) (replies, error) {
 	requester, err := amqp.NewRequester(amqp.Config{URL: c.URL, Name: "ingress/" + replica, Logger: s.log})
 	if err != nil {
@@ -55,7 +55,12 @@ func (s *System) startAMQP(ctx context.Context, c *RabbitMQ) (replies, error) {
 		return replies{}, err
 	}
 	s.started("mailboxes", mailboxes.Close)
-	return replies{requester, responder, mailboxes, mailboxes.Blocked}, nil
+	place, err := amqp.NewParking(ctx, amqp.Config{URL: c.URL, Name: "deadletter/" + replica, Logger: s.log})
+	if err != nil {
+		return replies{}, err
+	}
+	s.started("parking place", place.Close)
+	return replies{requester, responder, mailboxes, place, mailboxes.Blocked}, nil
 }
 
 // startDataPlane starts Knative's data plane for the Broker that the Triggers name.

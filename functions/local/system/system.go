@@ -16,6 +16,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/ebb-inference/ebb/events"
+	"github.com/ebb-inference/ebb/events/trigger"
 	"github.com/ebb-inference/ebb/functions/deadletter/sink"
 	"github.com/ebb-inference/ebb/functions/dispatch/worker"
 	"github.com/ebb-inference/ebb/functions/ingress/ask"
@@ -52,6 +54,8 @@ type Config struct {
 	Metrics   http.Handler // mounted at /metrics; nil: there are none
 	Logger    *slog.Logger // default slog.Default()
 
+	// Timeout is the longest that a question waits for its answer; 0: the default of ask.Config.
+	Timeout time.Duration
 	// Networks (CIDR) that are not public and that pictures by address may come from, and callbacks go to, all the same.
 	FetchAllow, CallbackAllow []string
 }
@@ -116,7 +120,9 @@ func Start(ctx context.Context, c Config) (_ *System, err error) {
 	if err != nil {
 		return nil, err
 	}
-	letters, err := sink.New(sink.Config{Responder: r, Replica: replica, Logger: c.Logger})
+	letters, err := sink.New(sink.Config{
+		Responder: r, Parking: r.parking, Attempts: trigger.AttemptsBy(events.ExtModel, m.triggers), Replica: replica, Logger: c.Logger,
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -127,7 +133,7 @@ func Start(ctx context.Context, c Config) (_ *System, err error) {
 	}
 	service, err := ask.New(ask.Config{
 		Models: m.models, Replies: r, Mailboxes: r, BrokerURL: b.url, Blocked: r.blocked, Source: "/ebb/ingress/" + replica,
-		Caller: caller(m, callbackAllow), Logger: c.Logger,
+		Caller: caller(m, callbackAllow), Timeout: c.Timeout, Logger: c.Logger,
 	})
 	if err != nil {
 		return nil, err

@@ -87,7 +87,8 @@ func withSystem(rabbit *system.RabbitMQ, tests func() int) (code int, err error)
 	sys, err := system.Start(ctx, system.Config{
 		Manifests: []string{root + "/config", root + "/config/models"}, Networks: networks, RabbitMQ: rabbit,
 		FetchAllow: []string{"127.0.0.0/8"}, CallbackAllow: []string{"127.0.0.0/8"},
-		Logger: slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
+		Timeout: 90 * time.Second, // for a busy machine
+		Logger:  slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
 	})
 	if err != nil {
 		return 1, err

@@ -1,7 +1,8 @@
 // What the page does beyond a plain form: preview, drop, paste, camera, and answers without leaving the page.
 //
 // It writes no markup and no sentences. What it shows are templates of the page (sections, notes) and the section that
-// the server answers. What is asked is what the form has in it, so the form is the only state.
+// the server answers. What is asked is what the form has in it, so the form is the only state. While models are waited
+// for, the section says where to look and when; the page's address is that one then, so that it can be loaded again.
 
 const find = (selector, root = document) => root.querySelector(selector);
 const form = find('#ask');
@@ -15,9 +16,14 @@ const remark = find('[data-part=remark]');
 const status = find('#status');
 const go = find('#go');
 const maxBytes = Number(form.dataset.maxBytes);
-const coldAfter = 2000; // milliseconds until a slow answer is explained
+const coldAfter = 2000; // milliseconds until a slow answer is explained; the server has the same
+const looking = 20000; // milliseconds until a look at the answers is given up, and tried again
+const longestRest = 15000; // milliseconds between two looks while the server cannot be reached,
+const longestBusy = 60000; // and while it says that it is busy, whatever it says
+const outOfSight = 300000; // milliseconds until a page that nobody looks at does not look for answers either
 
 let stop = () => {}; // ends the question that is under way
+let tick = () => {}; // brings the time that is shown up to date
 
 // ---- What is shown
 
@@ -34,17 +40,32 @@ function tell(name) {
 
 const clone = (name) => find(`template[data-section=${name}]`).content.cloneNode(true).firstElementChild;
 
+// fit gives the page the title and the address of what it shows. Without anything in the form there is nothing to try again.
+function fit(section) {
+  if (!file.files[0] && !address.value) find('[data-do=retry]', section)?.remove();
+  document.title = section.dataset.title;
+  const path = section.dataset.address ?? '/home';
+  if (location.pathname !== path) history.replaceState(null, '', path);
+}
+
 // show puts a section in the place of the present one.
 function show(section) {
   find('#answers').replaceWith(section);
+  fit(section);
+  tick();
   return section;
+}
+
+// announce says what is to be said of some elements.
+function announce(...elements) {
+  const said = elements.flatMap((element) => [...element.querySelectorAll('[data-say]')]);
+  say(said.map((words) => words.textContent.replace(/\s+/g, ' ').trim()).join('. ').replaceAll('.. ', '. '));
 }
 
 // lead shows a section and takes the reader there: its words are announced, its heading has the focus.
 function lead(section) {
   show(section);
-  const words = [...section.querySelectorAll('[data-say]')].map((said) => said.textContent.replace(/\s+/g, ' ').trim());
-  say(words.join('. ').replaceAll('.. ', '. '));
+  announce(section);
   find('h2', section).focus({ preventScroll: true });
   const top = section.getBoundingClientRect().top;
   if (top < 0 || top > innerHeight / 2) section.scrollIntoView();
@@ -63,13 +84,22 @@ function showPreview(source) {
 function changed() {
   stop();
   remark.hidden = true;
+  showFile();
+  const refusal = file.files[0] && refuse(file.files[0]);
+  if (refusal) lead(clone(refusal));
+  else show(clone(unasked()));
+}
+
+// unasked names the section of a form that waits to be sent.
+function unasked() {
+  return file.files[0] || address.value ? 'ready' : 'empty';
+}
+
+function showFile() {
   const picture = file.files[0];
   showPreview(picture && URL.createObjectURL(picture));
   zone.dataset.shows = picture ? 'picture' : '';
   describe();
-  const refusal = picture && refuse(picture);
-  if (refusal) lead(clone(refusal));
-  else show(clone(picture || address.value ? 'ready' : 'empty'));
 }
 
 function describe(...more) {
@@ -172,20 +202,7 @@ async function ask() {
     if (!asked.includes(card.dataset.model)) card.remove();
   }
   lead(working);
-
-  const cancel = new AbortController();
-  const cold = setTimeout(() => {
-    const text = find('[data-part=cold]', working);
-    text.hidden = false;
-    say(text.textContent);
-  }, coldAfter);
-  stop = () => {
-    clearTimeout(cold);
-    cancel.abort();
-    go.removeAttribute('aria-disabled');
-    stop = () => {};
-  };
-  go.setAttribute('aria-disabled', 'true');
+  const signal = wait(0);
 
   const progress = find('[data-part=progress]', working);
   const onProgress = (part) => {
@@ -198,18 +215,159 @@ async function ask() {
   };
   let section;
   try {
-    section = await send(onProgress, cancel.signal) ?? clone('strange-answer');
+    section = await send(onProgress, signal) ?? clone('strange-answer');
   } catch {
     section = clone('offline');
   }
-  if (cancel.signal.aborted) return;
-  stop();
+  if (signal.aborted) return;
   const seen = find('[data-seen]', section);
   if (seen) {
     showPreview(seen.src);
     zone.dataset.shows = 'picture';
   }
   lead(section);
+  if (section.dataset.again) follow(section, signal);
+  else stop();
+}
+
+// wait begins to wait for answers to a question that was asked so many milliseconds ago: the seconds pass, and what takes
+// long is explained. The signal that it returns ends with the waiting, which stop ends.
+function wait(elapsed) {
+  const began = performance.now() - elapsed;
+  const cancel = new AbortController();
+  let cold = elapsed >= coldAfter;
+  tick = () => {
+    const ms = performance.now() - began;
+    const seconds = Math.floor(ms / 1000);
+    const passed = `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, '0')}`;
+    for (const clock of document.querySelectorAll('#answers [data-part=elapsed]')) clock.textContent = passed;
+    const text = find('#answers [data-part=cold]');
+    if (!text || ms < coldAfter) return;
+    text.hidden = false;
+    if (!cold) say(text.textContent);
+    cold = true;
+  };
+  const ticking = setInterval(tick, 1000);
+  stop = () => {
+    clearInterval(ticking);
+    cancel.abort();
+    go.removeAttribute('aria-disabled');
+    stop = () => {};
+    tick = () => {};
+  };
+  go.setAttribute('aria-disabled', 'true');
+  return cancel.signal;
+}
+
+// follow looks for the answers that a section waits for until all are there, as often as the server wants it.
+async function follow(section, signal) {
+  let pause = Number(section.dataset.again) * 1000;
+  while (section.dataset.again) {
+    await rest(pause, signal);
+    if (signal.aborted) return;
+    const { next, after } = await look(section.dataset.address, signal);
+    if (signal.aborted) return;
+    if (!next || next.dataset.state === 'unknown') {
+      lost(section);
+      pause = Math.max(Math.min(pause * 2, longestRest), Math.min(after * 1000, longestBusy));
+    } else {
+      pause = Number(next.dataset.again) * 1000;
+      section = renew(section, next);
+    }
+  }
+  stop();
+}
+
+// look gets the section at an address: null when none came. After is how many seconds to wait before the next look.
+async function look(path, signal) {
+  try {
+    const response = await fetch(path + '?fragment=answers', { signal: AbortSignal.any([signal, AbortSignal.timeout(looking)]) });
+    const after = Number(response.headers.get('Retry-After')) || 0;
+    return { next: find('#answers', new DOMParser().parseFromString(await response.text(), 'text/html')), after };
+  } catch {
+    return { next: null, after: 0 };
+  }
+}
+
+let hiddenSince = 0;
+
+document.addEventListener('visibilitychange', () => { hiddenSince = performance.now(); });
+
+// rest ends after so many milliseconds, or when a look may be worth it at once: the page is seen again, or the network is
+// back. While nobody has looked at the page for long it goes on.
+function rest(ms, signal) {
+  return new Promise((done) => {
+    const over = new AbortController();
+    const end = () => {
+      clearTimeout(timer);
+      over.abort();
+      done();
+    };
+    const seen = () => !document.hidden || performance.now() - hiddenSince < outOfSight;
+    const timer = setTimeout(() => { if (seen()) end(); }, ms);
+    const options = { signal: over.signal };
+    signal.addEventListener('abort', end, options);
+    addEventListener('online', end, options);
+    document.addEventListener('visibilitychange', () => { if (!document.hidden) end(); }, options);
+  });
+}
+
+// lost tells, once, that the server cannot be reached.
+function lost(section) {
+  const step = find('[data-part=step]', section);
+  if (!step || step.textContent === note('lost')) return;
+  step.textContent = note('lost');
+  say(note('lost'));
+}
+
+// renew brings a section in line with the next one, and returns the one that is shown then. Cards that are the same stay
+// what they are, so that nothing moves, or loses the focus, that did not change.
+function renew(section, next) {
+  if (!find('[data-model]', section) || !find('[data-model]', next)) {
+    lead(next);
+    return next;
+  }
+  const answered = [...next.querySelectorAll('[data-model]:not([data-kind=waiting])')].filter((card) => {
+    const old = find(`[data-model="${CSS.escape(card.dataset.model)}"][data-kind=waiting]`, section);
+    old?.replaceWith(card);
+    return old;
+  });
+  if (answered.length) announce(...answered);
+  if (next.dataset.again) {
+    find('[data-part=step]', section).textContent = find('[data-part=step]', next).textContent;
+    return section;
+  }
+  const around = (children) => [...children].filter((child) => !child.matches('h2, [data-part=step], [data-model]'));
+  for (const name of ['h2', '[data-part=step]']) find(name, section).textContent = find(name, next).textContent;
+  const focused = around(section.children).some((child) => child.contains(document.activeElement));
+  around(section.children).forEach((child) => child.remove());
+  section.append(...around(next.children));
+  Object.assign(section.dataset, next.dataset);
+  delete section.dataset.again;
+  fit(section);
+  if (focused) find('h2', section).focus({ preventScroll: true });
+  return section;
+}
+
+// forget has the server forget what it was asked.
+async function forget(path) {
+  const section = find('#answers');
+  let gone = false;
+  try {
+    const response = await fetch(path + '?fragment=answers', { method: 'POST' });
+    gone = response.ok || response.status === 404 || response.status === 410;
+  } catch { /* it could not be reached */ }
+  if (find('#answers') !== section) return; // meanwhile something else was asked
+  if (!gone) {
+    find('[data-part=step]', section).textContent = note('remembered');
+    say(note('remembered'));
+    return;
+  }
+  const waited = section.dataset.again;
+  stop();
+  show(clone(unasked()));
+  say(note(waited ? 'cancelled' : 'forgotten'));
+  go.focus();
 }
 
 // ---- What a person does
@@ -235,6 +393,12 @@ find('#example')?.addEventListener('submit', (event) => {
   event.preventDefault();
   takeAddress(new FormData(event.target).get('url'));
   go.focus();
+});
+
+document.addEventListener('submit', (event) => {
+  if (event.target.dataset.do !== 'forget') return;
+  event.preventDefault();
+  forget(new URL(event.target.action).pathname);
 });
 
 document.addEventListener('click', (event) => {
@@ -298,5 +462,11 @@ document.addEventListener('drop', (event) => {
 
 // Last, because from here on the page looks as if all of that worked.
 document.documentElement.dataset.script = '';
-if (file.files.length) changed(); // a reload may keep the form's contents
-else if (address.value && find('#answers').dataset.state === 'empty') show(clone('ready'));
+const first = find('#answers');
+if (first.dataset.state === 'empty') { // a reload may keep the form's contents
+  if (file.files.length) changed();
+  else if (address.value) show(clone('ready'));
+} else {
+  if (file.files.length) showFile();
+  if (first.dataset.again) follow(first, wait(Number(first.dataset.elapsed ?? 0) * 1000));
+}

@@ -20,6 +20,9 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
+// breath is between two looks at a page that is waited for.
+const breath = 20 * time.Millisecond
+
 // Tab is one tab of the browser. Its methods end the test when they fail.
 type Tab struct {
 	tb  testing.TB
@@ -236,15 +239,22 @@ func Eval[T any](t *Tab, expression string) T {
 	return value
 }
 
-// Until waits until a JavaScript expression is true.
+// Until waits until a JavaScript expression is true. It asks from outside, again and again: the page's own timers stand
+// still where JavaScript is switched off, and end with a page that loads itself again.
 func (t *Tab) Until(expression string) {
 	t.tb.Helper()
-	_, err := chromedp.Run(t.ctx, chromedp.Poll[bool](expression))
-	t.must("waiting until "+expression, err)
+	for {
+		yes, err := chromedp.Run(t.ctx, chromedp.Evaluate[bool](expression))
+		if yes && err == nil {
+			return
+		}
+		select {
+		case <-t.ctx.Done():
+			t.must("waiting until "+expression, errors.Join(t.ctx.Err(), err))
+		case <-time.After(breath):
+		}
+	}
 }
-
-// settleInterval is between two looks at whether anything moves.
-const settleInterval = 20 * time.Millisecond
 
 // settled is true when no animation runs but those that never end.
 const settled = `document.getAnimations().every(a => a.playState !== "running" || a.effect.getTiming().iterations === Infinity)`
@@ -252,19 +262,8 @@ const settled = `document.getAnimations().every(a => a.playState !== "running" |
 // Screenshot keeps a picture of the whole page as <name>.png in Screenshots(), once what moves has come to rest.
 func (t *Tab) Screenshot(name string) {
 	t.tb.Helper()
-	t.settle()
+	t.Until(settled)
 	t.must("keeping a screenshot", t.capture(name))
-}
-
-// settle waits until nothing moves. It asks from outside, again and again: nothing in a page that may not run scripts could
-// tell by itself.
-func (t *Tab) settle() {
-	t.tb.Helper()
-	tick := time.NewTicker(settleInterval)
-	defer tick.Stop()
-	for !Eval[bool](t, settled) {
-		<-tick.C // when the tab's time is over, Eval says so
-	}
 }
 
 // keep is Screenshot for a test that failed already.

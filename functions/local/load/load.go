@@ -1,0 +1,235 @@
+// Package load asks an Ebb about the mirror's pictures at a steady rate, and keeps account of what became of every request:
+// whether it was answered, rightly, or said clearly that it was not. It is for tests and tools that break something
+// meanwhile.
+package load
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/ebb-inference/ebb/events/problem"
+	"github.com/ebb-inference/ebb/functions/ingress/ask"
+	"github.com/ebb-inference/ebb/functions/local/mirror"
+)
+
+const (
+	requestTimeout = time.Minute            // longer than ingress lets anybody wait
+	pause          = 100 * time.Millisecond // before a request without an answer is sent again, and between two looks
+	tries          = 20                     // of one request
+	collectors     = 8
+	maxAnswer      = 64 << 10
+)
+
+// Plan is what is asked.
+type Plan struct {
+	URL      string
+	Requests int
+	Rate     float64 // requests a second
+	First    int     // number of the first picture; each request has one of its own
+	Later    int     // of how many requests one is asked asynchronously; 0: of none
+	// Before is called before a request is sent, with how many were. The next one waits for it.
+	Before func(sent int)
+}
+
+// Load is requests under way.
+type Load struct {
+	plan   Plan
+	client *http.Client
+
+	mu       sync.Mutex
+	account  Account
+	accepted []request // that are to be collected
+}
+
+// request is one picture and the model that is asked.
+type request struct {
+	picture int
+	model   string
+	path    string // of the answer, when it was accepted
+}
+
+// New makes a Load.
+func New(p Plan) *Load {
+	return &Load{
+		plan: p, account: Account{Problems: map[string]int{}},
+		// A connection that is kept may be closed by the server in the moment in which it is used, and a POST not be repeated:
+		// that would look like what is looked for.
+		client: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: requestTimeout},
+	}
+}
+
+// Send sends all requests and returns when each had its response, or ctx ends.
+func (l *Load) Send(ctx context.Context) {
+	var asking sync.WaitGroup
+	defer asking.Wait()
+	began := time.Now()
+	for i := range l.plan.Requests {
+		due := time.NewTimer(time.Until(began.Add(time.Duration(float64(i) / l.plan.Rate * float64(time.Second)))))
+		select {
+		case <-due.C:
+		case <-ctx.Done():
+			due.Stop()
+			return
+		}
+		if l.plan.Before != nil {
+			l.plan.Before(i)
+		}
+		r := request{picture: l.plan.First + i, model: mirror.Names[i%len(mirror.Names)]}
+		later := l.plan.Later > 0 && i%l.plan.Later == 0
+		asking.Go(func() { l.ask(ctx, r, later) })
+	}
+}
+
+// Collect collects what was accepted, waiting until it is there or ctx ends, and returns the account.
+func (l *Load) Collect(ctx context.Context) Account {
+	waiting := make(chan request, len(l.accepted))
+	for _, r := range l.accepted {
+		waiting <- r
+	}
+	close(waiting)
+	var collecting sync.WaitGroup
+	for range collectors {
+		collecting.Go(func() {
+			for r := range waiting {
+				l.collect(ctx, r)
+			}
+		})
+	}
+	collecting.Wait()
+	return l.account
+}
+
+// response is what came back.
+type response struct {
+	status int
+	header http.Header
+	body   []byte
+}
+
+func (l *Load) do(ctx context.Context, method, path string, body []byte, header map[string]string) (*response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, l.plan.URL+path, bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	for name, value := range header {
+		req.Header.Set(name, value)
+	}
+	resp, err := l.client.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	return &response{resp.StatusCode, resp.Header, answer}, errors.Join(err, resp.Body.Close())
+}
+
+// ask asks one request and puts what it was answered into the account.
+func (l *Load) ask(ctx context.Context, r request, later bool) {
+	header := map[string]string{"Content-Type": "image/png", "Idempotency-Key": fmt.Sprintf("load-%d", r.picture)}
+	if later {
+		header["Prefer"] = "respond-async"
+	}
+	picture, err := mirror.Picture(r.picture)
+	if err != nil {
+		l.note(func(a *Account) { a.wrong(err) })
+		return
+	}
+	var resp *response
+	for range tries { // its key makes sending it again harmless
+		if resp, err = l.do(ctx, http.MethodPost, "/v1/infer?model="+r.model, picture, header); err == nil || !wait(ctx) {
+			break
+		}
+		l.note(func(a *Account) { a.Broken++ })
+	}
+	l.note(func(a *Account) {
+		a.Sent++
+		switch {
+		case err != nil:
+			a.wrong(fmt.Errorf("picture %d: no answer at all: %w", r.picture, err))
+		case later && resp.status == http.StatusAccepted:
+			a.Accepted++
+			r.path = resp.header.Get("Location")
+			l.accepted = append(l.accepted, r)
+		default:
+			a.sort(r, resp)
+		}
+	})
+}
+
+// collect looks for the answer of a request that was accepted until it is there.
+func (l *Load) collect(ctx context.Context, r request) {
+	for {
+		resp, err := l.do(ctx, http.MethodGet, r.path, nil, nil)
+		switch {
+		case ctx.Err() != nil:
+			l.note(func(a *Account) { a.lost(r, "it has no answer yet") })
+			return
+		case err == nil && resp.status != http.StatusAccepted && !comesLater(resp):
+			l.note(func(a *Account) { a.sortCollected(r, resp) })
+			return
+		}
+		wait(ctx)
+	}
+}
+
+// wait waits for a moment, and says whether ctx goes on.
+func wait(ctx context.Context) bool {
+	moment := time.NewTimer(pause)
+	defer moment.Stop()
+	select {
+	case <-moment.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// comesLater says whether a response says that what is asked for cannot be read at the moment.
+func comesLater(r *response) bool {
+	return r.status >= 500 && r.header.Get("Retry-After") != "" && resultOf(r) == nil
+}
+
+func (l *Load) note(f func(*Account)) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	f(&l.account)
+}
+
+// resultOf is the one result in a response, nil when there is none.
+func resultOf(r *response) *ask.Result {
+	var answer ask.Response
+	if json.Unmarshal(r.body, &answer) != nil || len(answer.Results) != 1 {
+		return nil
+	}
+	return &answer.Results[0]
+}
+
+// problemOf is the problem in a response, nil when there is none.
+func problemOf(r *response) *problem.Details {
+	if result := resultOf(r); result != nil {
+		return result.Error
+	}
+	var p problem.Details
+	if err := json.Unmarshal(r.body, &p); err == nil && p.Status == r.status {
+		return &p
+	}
+	return nil
+}
+
+// check says what is wrong with a response of status 200.
+func check(r request, resp *response) error {
+	result := resultOf(resp)
+	switch {
+	case result == nil:
+		return fmt.Errorf("picture %d: no result, or several: %s", r.picture, resp.body)
+	case result.Model != r.model:
+		return fmt.Errorf("picture %d: an answer of %s, want %s", r.picture, result.Model, r.model)
+	}
+	return mirror.Check(r.model, r.picture, result.Top)
+}
