@@ -14,7 +14,7 @@ run: export BROKER := $(BROKER)
 run: export LOG_FORMAT ?= text
 
 .DEFAULT_GOAL := help
-.PHONY: help run model pictures build dataplane test lint fmt bench generate clean
+.PHONY: help run model pictures build dataplane test lint fmt bench soak generate clean
 
 help: ## Explain the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,8 +49,13 @@ lint: ## Run golangci-lint
 fmt: ## Format the code
 	@go tool -modfile=hack/tools/go.mod golangci-lint fmt
 
-bench: model pictures build ## Measure; writes a table and a chart to bench/
+bench: model pictures build dataplane ## Measure; writes tables and charts to bench/
+	@hack/setup rabbitmq
 	@go run ./hack/bench
+
+soak: model dataplane ## Load all of Ebb for ten minutes while its processes are killed; fails when anything is lost or grows
+	@hack/setup rabbitmq
+	@go run ./hack/soak
 
 generate: ## Write generated code anew (needs protoc)
 	@go generate ./...

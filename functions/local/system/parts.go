@@ -102,7 +102,7 @@ type replies struct {
 func (s *System) startReplies(ctx context.Context, c Config) (replies, error) {
 	if c.RabbitMQ == nil {
 		hub := reply.NewHub()
-		return replies{hub, hub, hub, nil, nil}, nil
+		return replies{Requester: hub, Responder: hub, Mailboxes: hub}, nil
 	}
 	if err := s.startNode(ctx, c.RabbitMQ); err != nil {
 		return replies{}, err

@@ -60,7 +60,7 @@ func (s *System) startAMQP(ctx context.Context, c *RabbitMQ) (replies, error) {
 		return replies{}, err
 	}
 	s.started("parking place", place.Close)
-	return replies{requester, responder, mailboxes, place, mailboxes.Blocked}, nil
+	return replies{Requester: requester, Responder: responder, Mailboxes: mailboxes, parking: place, blocked: mailboxes.Blocked}, nil
 }
 
 // startDataPlane starts Knative's data plane for the Broker that the Triggers name.
