@@ -84,7 +84,7 @@ func withEbb(tests func() int) (code int, err error) {
 	}
 	log := slog.New(slog.NewTextHandler(&logged, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	ebb, err = system.Start(context.Background(), system.Config{
-		Manifests: []string{folder}, Serving: serving.address, Logger: log,
+		Manifests: []string{folder}, Serving: serving.address, Timeout: patience, Logger: log,
 		RabbitMQ: &system.RabbitMQ{
 			Server: topology.Server{URL: node.URL(), ManagementURL: node.ManagementURL()},
 			Folder: folder, Programs: programs, Limits: topology.Limits{MaxEvents: queueEvents},
