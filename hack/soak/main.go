@@ -65,15 +65,13 @@ func run(ctx context.Context, o options) (err error) {
 	defer func() { err = errors.Join(err, s.Stop(context.WithoutCancel(ctx))) }()
 
 	k := &soak{options: o, stack: s, random: rand.New(rand.NewPCG(o.seed, 0)), looks: newLooks(s)} //nolint:gosec // nothing is secured by it
-	if err := pause(ctx, statistics); err != nil {
-		return err
-	}
-	start, err := k.looks.broker(ctx)
+	start, err := k.begin(ctx)
 	if err != nil {
 		return err
 	}
 	for began := time.Now(); time.Since(began) < o.duration; {
-		if err := k.round(ctx); err != nil {
+		name, strike := k.victim()
+		if err := k.round(ctx, name, strike); err != nil {
 			return err
 		}
 	}
@@ -90,12 +88,29 @@ type soak struct {
 	sent   int // pictures so far, each of which has a number of its own
 }
 
-// round sends requests for a while, with something killed meanwhile, sees that each has become what it should, and looks at
+// begin says what there is in RabbitMQ before anything was asked, but with the connections that are opened when something is:
+// a round in which nothing is killed has them opened.
+func (k *soak) begin(ctx context.Context) (brokerLook, error) {
+	start, err := k.looks.broker(ctx)
+	if err != nil {
+		return start, err
+	}
+	if err := k.round(ctx, "nothing", func(context.Context) error { return nil }); err != nil {
+		return start, err
+	}
+	if err := pause(ctx, statistics); err != nil {
+		return start, err
+	}
+	now, err := k.looks.broker(ctx)
+	start.connections = now.connections
+	return start, err
+}
+
+// round sends requests for a while, with a victim struck meanwhile, sees that each has become what it should, and looks at
 // what everything takes when nothing is under way.
-func (k *soak) round(ctx context.Context) error {
+func (k *soak) round(ctx context.Context, victim string, strike func(context.Context) error) error {
 	k.rounds++
 	requests := int(k.rate * round.Seconds())
-	victim, strike := k.victim()
 	at := requests/4 + k.random.IntN(requests/2)
 	struck := make(chan error, 1)
 	l := load.New(load.Plan{
@@ -122,12 +137,12 @@ func (k *soak) round(ctx context.Context) error {
 		return err
 	}
 	if err := <-struck; err != nil {
-		return fmt.Errorf("killing %s: %w", victim, err)
+		return fmt.Errorf("ending %s: %w", victim, err)
 	}
 	waiting, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	account := l.Collect(waiting)
-	fmt.Printf("round %d: killed: %s\n  %s\n  %s\n", k.rounds, victim, &account, strangers)
+	fmt.Printf("round %d: ended: %s\n  %s\n  %s\n", k.rounds, victim, &account, strangers)
 	if err := errors.Join(settled(&account, requests), strangers.err()); err != nil {
 		return err
 	}
