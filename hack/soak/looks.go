@@ -30,6 +30,7 @@ type looks struct {
 	stack  *stack.Stack
 	client *http.Client
 	series map[life]map[string][]float64 // by what was measured
+	full   time.Time                     // from when on as much expires as comes; what was before then does not count
 }
 
 // life is one process from its start to its end.
@@ -47,7 +48,7 @@ const (
 
 func newLooks(s *stack.Stack) *looks {
 	return &looks{
-		stack: s, series: map[life]map[string][]float64{},
+		stack: s, series: map[life]map[string][]float64{}, full: time.Now().Add(asyncTTL),
 		client: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: lookTimeout},
 	}
 }
@@ -108,6 +109,9 @@ func (l *looks) look(ctx context.Context) (string, error) {
 }
 
 func (l *looks) note(who life, what string, value float64) {
+	if time.Now().Before(l.full) {
+		return
+	}
 	if l.series[who] == nil {
 		l.series[who] = map[string][]float64{}
 	}
