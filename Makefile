@@ -44,7 +44,7 @@ test: ## Run every test, the linter and the fuzz targets; installs what it needs
 	@hack/test
 
 lint: ## Run golangci-lint
-	@go tool -modfile=hack/tools/go.mod golangci-lint run ./...
+	@go tool -modfile=hack/tools/go.mod golangci-lint run --allow-parallel-runners ./...
 
 fmt: ## Format the code
 	@go tool -modfile=hack/tools/go.mod golangci-lint fmt
