@@ -14,7 +14,7 @@ run: export BROKER := $(BROKER)
 run: export LOG_FORMAT ?= text
 
 .DEFAULT_GOAL := help
-.PHONY: help run model pictures build dataplane test lint fmt bench generate clean
+.PHONY: help run model pictures build dataplane test lint fmt bench generate proto clean
 
 help: ## Explain the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,7 +52,10 @@ fmt: ## Format the code
 bench: model pictures build ## Measure; writes a table and a chart to bench/
 	@go run ./hack/bench
 
-generate: ## Write generated code anew (needs protoc)
+generate: ## Write what follows from the models in config/models: Services, Triggers, model servers
+	@go run ./hack/generate
+
+proto: ## Write the code of the .proto files anew (needs protoc)
 	@go generate ./...
 
 clean: ## Remove everything that was fetched or built
