@@ -88,7 +88,7 @@ func TestADefinitionIsAllThatAModelNeeds(t *testing.T) {
 	ingress := read(t, config, "300-ingress.yaml")
 	require.Contains(t, ingress, `{key: "labels.txt", path: "lion/labels.txt"}`)
 	require.Contains(t, read(t, config, "310-deadletter.yaml"), `"cat:6,dog:6,imagenet:6,lion:6"`)
-	require.Contains(t, read(t, config, "Kustomization"), "- models/lion.yaml\n")
+	require.Contains(t, read(t, config, "overlays/base/kustomization.yaml"), "- ../../models/lion.yaml\n")
 	networks := read(t, config, "400-networks.yaml")
 	require.Contains(t, networks, `{name: NETWORKS, value: "big_cats"}`)
 	require.Equal(t, 2, strings.Count(networks, "kind: Service"))

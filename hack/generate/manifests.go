@@ -59,9 +59,9 @@ func manifests(config string) (map[string]string, error) {
 	}
 	files["400-networks.yaml"] = networks.String()
 	for file, bodies := range map[string][]string{
-		"300-ingress.yaml":    {modelsHash(definitions), volumeSources(definitions)},
-		"310-deadletter.yaml": {attempts(definitions)},
-		"Kustomization":       {resources(definitions)},
+		"300-ingress.yaml":                 {modelsHash(definitions), volumeSources(definitions)},
+		"310-deadletter.yaml":              {attempts(definitions)},
+		"overlays/base/kustomization.yaml": {resources(definitions)},
 	} {
 		text, err := os.ReadFile(filepath.Join(config, file))
 		if err != nil {
@@ -149,7 +149,7 @@ func attempts(definitions []definition) string {
 func resources(definitions []definition) string {
 	var b strings.Builder
 	for _, d := range definitions {
-		fmt.Fprintf(&b, "- models/%s.yaml\n", d.Name)
+		fmt.Fprintf(&b, "- ../../models/%s.yaml\n", d.Name)
 	}
 	return b.String()
 }
