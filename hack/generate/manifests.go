@@ -71,6 +71,11 @@ func manifests(config string) (map[string]string, error) {
 			return nil, fmt.Errorf("%s %w", file, err)
 		}
 	}
+	composed, err := compose(config, files)
+	if err != nil {
+		return nil, err
+	}
+	maps.Copy(files, composed)
 	return files, nil
 }
 
