@@ -45,8 +45,12 @@ func (c *config) findData() {
 	c.Base = cmp.Or(c.Base, "/models")
 }
 
+// networks are those to serve; nil is all.
 func (c *config) networks() []store.Model {
-	var models []store.Model
+	if len(c.Networks) == 0 {
+		return nil
+	}
+	models := make([]store.Model, 0, len(c.Networks))
 	for _, name := range c.Networks {
 		models = append(models, store.Model{Name: name})
 	}

@@ -22,9 +22,9 @@ esac
 func TestAModelIsAppliedWithTheImagesThatAreThere(t *testing.T) {
 	t.Parallel()
 	bin, applied := t.TempDir(), filepath.Join(t.TempDir(), "applied")
-	require.NoError(t, os.WriteFile(filepath.Join(bin, "kubectl"), []byte(standIn), 0o700)) //nolint:gosec // it is to be run
+	require.NoError(t, os.WriteFile(filepath.Join(bin, "kubectl"), []byte(standIn), 0o700))
 	run := func(files ...string) (string, error) {
-		cmd := exec.CommandContext(t.Context(), "../apply", files...) //nolint:gosec // the project's own
+		cmd := exec.CommandContext(t.Context(), "../apply", files...)
 		cmd.Env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), "APPLIED="+applied)
 		out, err := cmd.CombinedOutput()
 		return string(out), err

@@ -30,10 +30,10 @@ func write(config string) error {
 	}
 	for _, name := range slices.Sorted(maps.Keys(files)) {
 		path := filepath.Join(config, name)
-		if now, err := os.ReadFile(path); err == nil && string(now) == files[name] { //nolint:gosec // the project's own
+		if now, err := os.ReadFile(path); err == nil && string(now) == files[name] {
 			continue
 		}
-		if err := os.WriteFile(path, []byte(files[name]), 0o644); err != nil { //nolint:gosec // it is to be read by everybody
+		if err := os.WriteFile(path, []byte(files[name]), 0o644); err != nil {
 			return err
 		}
 		fmt.Println("wrote", path)

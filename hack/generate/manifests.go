@@ -111,7 +111,7 @@ func networksOf(definitions []definition) []network {
 		}
 		served[service][d.Serving.Model] = true
 	}
-	var networks []network
+	networks := make([]network, 0, len(served))
 	for _, service := range slices.Sorted(maps.Keys(served)) {
 		names := slices.Sorted(maps.Keys(served[service]))
 		networks = append(networks, network{service, fmt.Sprintf("%q", strings.Join(names, ","))})
@@ -121,7 +121,7 @@ func networksOf(definitions []definition) []network {
 
 // modelsHash is the annotation that makes another revision of ingress when a model changes.
 func modelsHash(definitions []definition) string {
-	var texts []string
+	texts := make([]string, 0, len(definitions))
 	for _, d := range definitions {
 		texts = append(texts, d.text)
 	}
@@ -143,7 +143,7 @@ func volumeSources(definitions []definition) string {
 
 // attempts is the variable of deadletter that says how often an event was tried.
 func attempts(definitions []definition) string {
-	var of []string
+	of := make([]string, 0, len(definitions))
 	for _, d := range definitions {
 		of = append(of, fmt.Sprintf("%s:%d", d.Name, retry+1))
 	}

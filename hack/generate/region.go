@@ -23,7 +23,7 @@ func fill(text string, bodies ...string) (string, error) {
 		case word == regionBegin:
 			inside = true
 			out.WriteString(line)
-			indent := line[:strings.Index(line, regionBegin)]
+			indent, _, _ := strings.Cut(line, regionBegin)
 			for added := range strings.Lines(bodies[filled]) {
 				out.WriteString(indent + added)
 			}

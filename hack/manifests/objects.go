@@ -60,7 +60,7 @@ var kinds = map[string]func() Object{
 func ReadFiles(ctx context.Context, files ...string) (all []Object, err error) {
 	var errs []error
 	for _, file := range files {
-		data, err := os.ReadFile(file) //nolint:gosec // the project's own
+		data, err := os.ReadFile(file)
 		if err != nil {
 			return nil, err
 		}
@@ -108,11 +108,11 @@ func decode(document []byte) (Object, error) {
 		return nil, nil
 	}
 	kind := meta.APIVersion + "/" + meta.Kind
-	make, known := kinds[kind]
+	construct, known := kinds[kind]
 	if !known {
 		return nil, fmt.Errorf("the kind %s is not one of Ebb's", kind)
 	}
-	o := make()
+	o := construct()
 	if err := yaml.UnmarshalStrict(document, o); err != nil {
 		return nil, fmt.Errorf("%s: %w", kind, err)
 	}

@@ -17,7 +17,7 @@ import (
 	"k8s.io/pod-security-admission/api"
 	"k8s.io/pod-security-admission/policy"
 	eventingv1 "knative.dev/eventing/pkg/apis/eventing/v1"
-	"knative.dev/pkg/apis/duck/v1"
+	duckv1 "knative.dev/pkg/apis/duck/v1"
 	servingv1 "knative.dev/serving/pkg/apis/serving/v1"
 
 	"github.com/ebb-inference/ebb/events"
@@ -68,12 +68,12 @@ func (s System) Check() error {
 	errs = append(errs, err)
 	for _, k := range all[*servingv1.Service](s) {
 		if err := s.checkService(k); err != nil {
-			errs = append(errs, fmt.Errorf("Service %s: %w", k.Name, err))
+			errs = append(errs, fmt.Errorf("the Service %s: %w", k.Name, err))
 		}
 	}
 	for _, t := range all[*eventingv1.Trigger](s) {
 		if err := s.checkTrigger(t); err != nil {
-			errs = append(errs, fmt.Errorf("Trigger %s: %w", t.Name, err))
+			errs = append(errs, fmt.Errorf("the Trigger %s: %w", t.Name, err))
 		}
 	}
 	for _, m := range known {
@@ -137,7 +137,7 @@ func (s System) settings(function string) (map[string]bool, error) {
 			return nil, err
 		}
 		for _, file := range files {
-			source, err := os.ReadFile(file) //nolint:gosec // the project's own
+			source, err := os.ReadFile(file)
 			if err != nil {
 				return nil, err
 			}
@@ -276,7 +276,7 @@ func (s System) checkTrigger(t *eventingv1.Trigger) error {
 }
 
 // destination is the Service of the manifests that d names, or nil.
-func (s System) destination(d *v1.Destination) *servingv1.Service {
+func (s System) destination(d *duckv1.Destination) *servingv1.Service {
 	if d.Ref == nil || d.Ref.APIVersion != "serving.knative.dev/v1" || d.Ref.Kind != "Service" {
 		return nil
 	}
