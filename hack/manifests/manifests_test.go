@@ -85,7 +85,7 @@ func TestABadManifestIsRefusedWithWhatIsWrong(t *testing.T) {
 		"a field twice":              {dispatch, "timeoutSeconds: 90\n", "timeoutSeconds: 90\n      timeoutSeconds: 90\n", "already set"},
 		"a number for text":          {dispatch, `value: "9464"`, "value: 9464", "cannot unmarshal number"},
 		"an unknown kind":            {"500-callbacks", "kind: Trigger", "kind: Subscription", "is not one of Ebb's"},
-		"a hostname":                 {dispatch, "enableServiceLinks", "hostname: x\n      enableServiceLinks", "must not set the field(s): spec.template.spec.hostname"},
+		"a hostname":                 {dispatch, "enableServiceLinks", "hostname: x\n      enableServiceLinks", "unknown field spec.template.spec.hostname"},
 		"PORT, which is Knative's":   {dispatch, "name: METRICS_PORT", "name: PORT", `"PORT" is a reserved environment variable`},
 		"a port of the queue proxy":  {dispatch, "containerPort: 8080", "containerPort: 9090", "9090 is a reserved port"},
 		"a pod's field":              {dispatch, "valueFrom: {secretKeyRef: {name: rabbitmq, key: url}}", "valueFrom: {fieldRef: {fieldPath: metadata.name}}", "must not set the field(s)"},
@@ -100,6 +100,9 @@ func TestABadManifestIsRefusedWithWhatIsWrong(t *testing.T) {
 		"a duration":                 {"500-callbacks", "timeout: PT1M", "timeout: 1m", "spec.delivery.timeout"},
 		"a Broker without config":    {"kind: Broker\n", "config:\n    apiVersion: eventing.knative.dev/v1alpha1\n    kind: RabbitmqBrokerConfig\n    name: ebb\n    namespace: ebb\n", "delivery: {retry: 1}\n", "missing field(s): spec.config"},
 		"two RabbitMQs":              {"kind: RabbitmqBrokerConfig\n", "connectionSecret:", "name: x\n    connectionSecret:", "must not be set simultaneously"},
+		"where limits apply":         {"kind: OperatorPolicy\n", "applyTo: queues", "applyTo: exchanges", `Unsupported value: "exchanges"`},
+		"no pattern":                 {"kind: OperatorPolicy\n", "  pattern:", "  # pattern:", "spec.pattern: Required value"},
+		"a queue's type":             {"kind: RabbitmqBrokerConfig\n", "queueType: quorum", "queueType: stream", `Unsupported value: "stream"`},
 		"no RabbitMQ for the limits": {"kind: OperatorPolicy\n", "    connectionSecret:\n      name: rabbitmq\n", "", "invalid RabbitmqClusterReference"},
 
 		// What would be taken and then not work.

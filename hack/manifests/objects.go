@@ -1,5 +1,5 @@
-// Package manifests checks Ebb's manifests without a cluster: each object is read as strictly as Kubernetes can, defaulted and
-// validated by the code that a cluster's webhooks run, and what one object says of another, or of a model, is compared.
+// Package manifests checks Ebb's manifests without a cluster: each object is read strictly, held to the schema that the API server
+// has of its kind, defaulted and validated by the code that a cluster's webhooks run, and what one object says of another, or of a model, is compared.
 //
 // It is a module of its own, so that nothing else has Kubernetes and Knative among its dependencies.
 package manifests
@@ -115,6 +115,18 @@ func decode(document []byte) (Object, error) {
 	o := construct()
 	if err := yaml.UnmarshalStrict(document, o); err != nil {
 		return nil, fmt.Errorf("%s: %w", kind, err)
+	}
+	custom, err := schemas()
+	if err != nil {
+		return nil, err
+	}
+	if s, ok := custom[kind]; ok {
+		err = s.check(document)
+	} else if strings.Contains(meta.APIVersion, ".dev/") || strings.Contains(meta.APIVersion, ".com/") {
+		err = errors.New("no custom resource definition of it was found")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s %s: %w", kind, o.GetName(), err)
 	}
 	return o, nil
 }
