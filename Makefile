@@ -14,7 +14,7 @@ run: export BROKER := $(BROKER)
 run: export LOG_FORMAT ?= text
 
 .DEFAULT_GOAL := help
-.PHONY: help run model pictures build dataplane test lint fmt bench generate proto clean
+.PHONY: help run model pictures build dataplane test lint fmt bench soak generate proto clean
 
 help: ## Explain the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,18 +44,20 @@ test: ## Run every test, the linter and the fuzz targets; installs what it needs
 	@hack/test
 
 lint: ## Run golangci-lint
-	@go tool -modfile=hack/tools/go.mod golangci-lint run ./...
+	@go tool -modfile=hack/tools/go.mod golangci-lint run --allow-parallel-runners ./...
 
 fmt: ## Format the code
 	@go tool -modfile=hack/tools/go.mod golangci-lint fmt
 
-bench: model pictures build ## Measure; writes a table and a chart to bench/
+bench: model pictures build dataplane ## Measure; writes tables and charts to bench/
+	@hack/setup rabbitmq
 	@go run ./hack/bench
 
-generate: ## Write what follows from the models in config/models: Services, Triggers, model servers
-	@go run ./hack/generate
+soak: model dataplane ## Load all of Ebb for ten minutes while its processes are killed; fails when anything is lost or grows
+	@hack/setup rabbitmq
+	@go run ./hack/soak
 
-proto: ## Write the code of the .proto files anew (needs protoc)
+generate: ## Write generated code anew (needs protoc)
 	@go generate ./...
 
 clean: ## Remove everything that was fetched or built

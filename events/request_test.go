@@ -94,6 +94,8 @@ func TestARequestIsWrittenInBinaryMode(t *testing.T) {
 		"Ce-Deadline":      {"2025-03-04T05:06:37.000000008Z"},
 		"Ce-Traceparent":   {traceParent},
 		"Ce-Tracestate":    {r.TraceState},
+		"Traceparent":      {traceParent}, // Knative's broker passes on only what its request has, too
+		"Tracestate":       {r.TraceState},
 	}, req.Header)
 	require.EqualValues(t, len(r.Data), req.ContentLength)
 

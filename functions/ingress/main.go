@@ -50,7 +50,7 @@ func start(ctx context.Context, a *app.App, c config, known []*models.Model) (*a
 		return nil, errors.Join(err, mailboxes.Close(ctx))
 	}
 	service, err := ask.New(ask.Config{
-		Models: known, Replies: replies, Mailboxes: mailboxes, BrokerURL: c.Broker, Source: "/ebb/ingress/" + c.Replica,
+		Models: known, Replies: replies, Mailboxes: mailboxes, BrokerURL: c.Broker, Blocked: mailboxes.Blocked, Source: "/ebb/ingress/" + c.Replica,
 		Caller:       callback.New(callback.Config{Allow: c.CallbackAllow}),
 		PendingLimit: int(c.Pending), Timeout: c.Timeout, AsyncTimeout: c.AsyncTimeout, AsyncTTL: c.AsyncTTL, Logger: a.Logger,
 	})

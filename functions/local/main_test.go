@@ -126,7 +126,7 @@ func TestOverRabbitMQAnInterruptEndsEveryProcessWithSuccess(t *testing.T) {
 	out, err := exec.CommandContext(t.Context(), "pgrep", "-P", strconv.Itoa(cmd.Process.Pid)).Output()
 	require.NoError(t, err)
 	pids := bytes.Fields(out)
-	require.Len(t, pids, 1+2*3+2, "ingress, two dispatchers a model, RabbitMQ and epmd")
+	require.Len(t, pids, 1+2*4+2, "the broker's ingress, two dispatchers for each Trigger of config, RabbitMQ and epmd")
 	require.NoError(t, cmd.Process.Signal(syscall.SIGINT))
 	require.NoError(t, cmd.Wait(), "exit code 0")
 	for _, text := range pids {

@@ -1,7 +1,8 @@
 // Command bench measures what Ebb costs beyond the computation that it exists for, as ratios within one run: absolute times
 // say more about the machine than about the program.
 //
-// It writes a table (results.md), the figures (results.json) and a chart (chart.svg) to the folder bench.
+// It writes tables (results.md), the figures (results.json, brokers.json) and charts (chart.svg, brokers.svg) to the folder
+// bench.
 package main
 
 import (
@@ -41,7 +42,7 @@ func main() {
 	flag.IntVar(&o.concurrency, "concurrency", 16, "requests under way at once, for throughput")
 	flag.IntVar(&o.requests, "requests", 240, "requests in a round of throughput, and in all of latency")
 	flag.IntVar(&o.rounds, "rounds", 5, "rounds; the median counts")
-	flag.StringVar(&o.only, "only", "", "measure only one of: batcher, path, idle")
+	flag.StringVar(&o.only, "only", "", "measure only one of: batcher, path, idle, brokers")
 	flag.StringVar(&o.profile, "cpuprofile", "", "write a CPU profile of what is measured in this process to a file")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -71,6 +72,7 @@ func run(ctx context.Context, o options) error {
 		}()
 	}
 	var figures []figure
+	var comparisons []comparison
 	for _, part := range []struct {
 		name    string
 		measure func(context.Context, options) ([]figure, error)
@@ -78,6 +80,10 @@ func run(ctx context.Context, o options) error {
 		{"batcher", measureBatcher},
 		{"path", measurePath},
 		{"idle", measureIdle},
+		{"brokers", func(ctx context.Context, o options) (found []figure, err error) {
+			found, comparisons, err = measureBrokers(ctx, o)
+			return found, err
+		}},
 	} {
 		if o.only != "" && o.only != part.name {
 			continue
@@ -90,7 +96,7 @@ func run(ctx context.Context, o options) error {
 		figures = append(figures, found...)
 	}
 	if len(figures) == 0 {
-		return errors.New("nothing was measured: -only takes batcher, path or idle")
+		return errors.New("nothing was measured: -only takes batcher, path, idle or brokers")
 	}
-	return report(o.out, figures)
+	return report(o.out, figures, comparisons)
 }

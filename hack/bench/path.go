@@ -1,23 +1,16 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"os"
 	"slices"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/ebb-inference/ebb/functions/local/system"
-	"github.com/ebb-inference/ebb/functions/modelserver/onnx"
-	"github.com/ebb-inference/ebb/functions/modelserver/server"
 	"github.com/ebb-inference/ebb/models"
 	"github.com/ebb-inference/ebb/models/picture"
 	"github.com/ebb-inference/ebb/models/tfserving"
@@ -66,60 +59,31 @@ func measurePath(ctx context.Context, o options) (_ []figure, err error) {
 
 // start starts the model server and, in front of it, the whole of Ebb.
 func (b *bench) start(ctx context.Context) (stop func() error, err error) {
-	var stops []func() error
-	stop = func() error {
-		var errs []error
-		for _, s := range slices.Backward(stops) {
-			errs = append(errs, s())
-		}
-		return errors.Join(errs...)
-	}
+	var started stops
+	stop = started.stop
 	quiet := slog.New(slog.DiscardHandler)
-	loader, err := onnx.NewLoader(onnx.Options{})
+	address, stopServer, err := startModelServer(ctx, b.networks, quiet)
 	if err != nil {
 		return stop, err
 	}
-	ms, err := server.New(server.Config{Base: b.networks, Loader: server.Networks(loader), Logger: quiet})
-	if err != nil {
-		return stop, err
-	}
-	var lc net.ListenConfig
-	grpcListener, err := lc.Listen(ctx, "tcp", "127.0.0.1:0")
-	if err != nil {
-		return stop, err
-	}
-	served := make(chan error, 1)
-	go func() { served <- ms.ServeGRPC(grpcListener) }()
-	stops = append(stops, func() error {
-		return errors.Join(ms.Stop(context.WithoutCancel(ctx)), <-served)
-	})
-	address := grpcListener.Addr().String()
+	started.add(stopServer)
 	if b.direct, err = tfserving.Dial(address); err != nil {
 		return stop, err
 	}
-	stops = append(stops, b.direct.Close)
+	started.add(b.direct.Close)
 
 	sys, err := system.Start(ctx, system.Config{Manifests: []string{b.manifests}, Networks: b.networks, Serving: address, Logger: quiet})
 	if err != nil {
 		return stop, err
 	}
-	stops = append(stops, func() error { return sys.Stop(context.WithoutCancel(ctx), 30*time.Second) })
-	ln, err := lc.Listen(ctx, "tcp", "127.0.0.1:0")
+	started.add(func() error { return sys.Stop(context.WithoutCancel(ctx), stopTimeout) })
+	url, stopHTTP, err := serve(ctx, sys)
 	if err != nil {
 		return stop, err
 	}
-	srv := &http.Server{Handler: sys, ReadHeaderTimeout: 5 * time.Second}
-	ended := make(chan error, 1)
-	go func() { ended <- srv.Serve(ln) }()
-	stops = append(stops, func() error {
-		err := srv.Shutdown(context.WithoutCancel(ctx))
-		if e := <-ended; !errors.Is(e, http.ErrServerClosed) {
-			err = errors.Join(err, e)
-		}
-		return err
-	})
-	b.url = "http://" + ln.Addr().String() + "/v1/infer?model=" + b.options.model
-	b.client = &http.Client{Timeout: time.Minute, Transport: &http.Transport{MaxIdleConnsPerHost: b.concurrency}}
+	started.add(stopHTTP)
+	b.url = url + "/v1/infer?model=" + b.options.model
+	b.client = newClient(b.concurrency)
 	return stop, nil
 }
 
@@ -208,7 +172,7 @@ func (b *bench) throughput(ctx context.Context) ([]figure, error) {
 	}
 	var with, without, ratios []float64
 	for range b.rounds {
-		e, err := b.rate(ctx, 1, b.viaEbb)
+		e, err := rate(ctx, b.requests, b.concurrency, 1, b.viaEbb)
 		if err != nil {
 			return nil, err
 		}
@@ -243,7 +207,7 @@ func (b *bench) bestBatch(ctx context.Context) (int, error) {
 
 // limit is how many pictures a second go through decode, resize and Predict with batches of the given size.
 func (b *bench) limit(ctx context.Context, size int) (float64, error) {
-	return b.rate(ctx, size, func(ctx context.Context) error {
+	return rate(ctx, b.requests, b.concurrency, size, func(ctx context.Context) error {
 		var tensors []byte
 		for range size {
 			var err error
@@ -253,70 +217,4 @@ func (b *bench) limit(ctx context.Context, size int) (float64, error) {
 		}
 		return b.predict(ctx, tensors, size)
 	})
-}
-
-// rate calls do, which handles size pictures, from as many goroutines as make b.concurrency pictures at once, until
-// b.requests pictures are done, and returns pictures a second.
-func (b *bench) rate(ctx context.Context, size int, do func(context.Context) error) (float64, error) {
-	var wg sync.WaitGroup
-	var next atomic.Int64
-	var failure atomic.Pointer[error]
-	calls := int64(b.requests / size)
-	start := time.Now()
-	for range max(1, b.concurrency/size) {
-		wg.Go(func() {
-			for next.Add(1) <= calls && failure.Load() == nil {
-				if err := do(ctx); err != nil {
-					failure.Store(&err)
-				}
-			}
-		})
-	}
-	wg.Wait()
-	if err := failure.Load(); err != nil {
-		return 0, *err
-	}
-	return float64(calls*int64(size)) / time.Since(start).Seconds(), nil
-}
-
-// askHTTP posts a picture; anything but an answer is an error.
-func askHTTP(ctx context.Context, client *http.Client, url string, data []byte) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(data))
-	if err != nil {
-		return err
-	}
-	req.Header.Set("Content-Type", "image/jpeg")
-	resp, err := client.Do(req)
-	if err != nil {
-		return err
-	}
-	body, err := io.ReadAll(resp.Body)
-	_ = resp.Body.Close() // it was read to its end
-	if err != nil {
-		return err
-	}
-	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s: %s: %s", url, resp.Status, body)
-	}
-	return nil
-}
-
-// freePort is a port that nobody uses at the moment.
-func freePort(ctx context.Context) (int, error) {
-	var lc net.ListenConfig
-	ln, err := lc.Listen(ctx, "tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
-	}
-	port := ln.Addr().(*net.TCPAddr).Port
-	return port, ln.Close()
-}
-
-func pause(ctx context.Context, d time.Duration) error {
-	select {
-	case <-time.After(d):
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }

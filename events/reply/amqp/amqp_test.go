@@ -112,11 +112,18 @@ func TestWhatHappensToRabbitMQ(t *testing.T) {
 	works("after-the-queue-was-deleted")
 	require.NotEqual(t, old, in.address(t))
 
-	// Its memory is short.
+	// Its memory is short, which also who has not sent anything hears, and who comes now.
+	idle := respond(t, node.URL())
+	require.NoError(t, idle.Blocked(t.Context()))
 	const blocked = 200 * time.Millisecond
 	_, err = node.Control(t.Context(), "set_vm_memory_high_watermark", "absolute", "1")
 	require.NoError(t, err)
-	for range 3 { // the first one makes RabbitMQ say that it is blocked, the others are not even sent
+	asking := []*amqp.Responder{idle, respond(t, node.URL())}
+	for _, r := range append(asking, responder) {
+		require.ErrorIs(t, r.Blocked(t.Context()), amqp.ErrBlocked)
+		require.ErrorIs(t, r.Blocked(t.Context()), amqp.ErrBlocked)
+	}
+	for range 3 {
 		ctx, cancel := context.WithTimeout(t.Context(), blocked)
 		err = responder.Respond(ctx, in.address(t), result("while-memory-is-short"))
 		cancel()
@@ -126,7 +133,9 @@ func TestWhatHappensToRabbitMQ(t *testing.T) {
 	require.Empty(t, in.lost, "consuming goes on")
 	_, err = node.Control(t.Context(), "set_vm_memory_high_watermark", "0.6")
 	require.NoError(t, err)
-	require.Equal(t, "while-memory-is-short", receive(t, in.replies), "what was sent arrives")
+	for _, r := range append(asking, responder) {
+		eventually(t, func() bool { return r.Blocked(t.Context()) == nil })
+	}
 	works("after-memory-was-short")
 	require.Empty(t, in.replies, "what was not sent does not")
 
@@ -138,6 +147,7 @@ func TestWhatHappensToRabbitMQ(t *testing.T) {
 	require.ErrorIs(t, err, reply.ErrDown)
 	eventually(t, func() bool { return errors.Is(responder.Ready(), reply.ErrDown) })
 	require.ErrorIs(t, responder.Respond(t.Context(), old, result("down")), reply.ErrDown)
+	require.NoError(t, responder.Blocked(t.Context()), "nobody knows")
 
 	// Who starts while it is away has to wait.
 	soon, cancel := context.WithTimeout(t.Context(), blocked)

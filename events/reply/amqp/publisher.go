@@ -31,11 +31,12 @@ type publisher struct {
 	written  uint64                  // delivery tag of the latest publication
 	inFlight map[uint64]*publication // by delivery tag
 	flows    chan struct{}           // closed while RabbitMQ takes messages
+	stuck    chan struct{}           // closed while it has said that it does not
 }
 
 // publication is one message on its way.
 type publication struct {
-	to       string
+	to       string // the queue; "" is nobody's, and nobody is not missed
 	message  amqp091.Publishing
 	returned bool       // guarded by the publisher's mu
 	outcome  chan error // of one; the confirmation
@@ -46,7 +47,7 @@ func newPublisher(in *instruments) *publisher {
 		in:     in,
 		writes: make(chan *publication), over: make(chan struct{}),
 		returns: make(chan amqp091.Return), confirms: make(chan amqp091.Confirmation), blocks: make(chan amqp091.Blocking),
-		inFlight: make(map[uint64]*publication), flows: make(chan struct{}),
+		inFlight: make(map[uint64]*publication), flows: make(chan struct{}), stuck: make(chan struct{}),
 	}
 	close(p.flows)
 	return p
@@ -79,10 +80,11 @@ func (p *publisher) run(life context.Context, s *session) error {
 
 // write publishes what comes until the session or life ends.
 func (p *publisher) write(life context.Context, s *session) error {
-	const exchange, mandatory, immediate = "", true, false
+	const exchange, immediate = "", false
 	for {
 		select {
 		case w := <-p.writes:
+			mandatory := w.to != ""
 			w.message.MessageId = strconv.FormatUint(p.enter(w), 10)
 			if err := s.channel.Publish(exchange, w.to, mandatory, immediate, w.message); err != nil {
 				return err // with w in flight: nobody knows how much of it was written
@@ -179,9 +181,11 @@ func (p *publisher) blocked(active bool) {
 	case <-p.flows:
 		if active {
 			p.flows = make(chan struct{})
+			close(p.stuck)
 		}
 	default:
 		if !active {
+			p.stuck = make(chan struct{})
 			close(p.flows)
 		}
 	}
@@ -191,6 +195,39 @@ func (p *publisher) flowing() <-chan struct{} {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.flows
+}
+
+func (p *publisher) sticking() <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.stuck
+}
+
+// probe is ErrBlocked if RabbitMQ takes no messages, and nil if it took one; another error says that it is not known. RabbitMQ
+// says that it takes none only to who publishes one, so it gets one to nobody.
+func (p *publisher) probe(ctx context.Context) error {
+	w := &publication{outcome: make(chan error, 1)}
+	stuck := p.sticking()
+	select {
+	case <-stuck:
+		return ErrBlocked
+	default:
+	}
+	select {
+	case p.writes <- w:
+	case <-p.over:
+		return reply.ErrDown
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	select {
+	case err := <-w.outcome:
+		return err
+	case <-stuck:
+		return ErrBlocked
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // publish has a message written and waits until it is confirmed, or ctx or the session ends.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/rabbitmq/amqp091-go"
 	"go.opentelemetry.io/otel/attribute"
@@ -35,6 +36,9 @@ type Responder struct {
 	present *publisher     // nil while there is no connection
 	closed  bool           // takes no more replies
 	calls   sync.WaitGroup // of Respond, added to under mu while not closed
+
+	probing sync.Mutex
+	flowed  time.Time // when RabbitMQ was last known to take messages; guarded by probing
 }
 
 var _ reply.Responder = (*Responder)(nil)

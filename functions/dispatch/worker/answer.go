@@ -172,8 +172,18 @@ func (w *Worker) unanswered(ctx context.Context, r *events.Request, err error) (
 		return nil, retried("This replica is stopping.")
 	}
 	trace.SpanFromContext(ctx).RecordError(err)
+	if isFailure(err) {
+		w.Logger.WarnContext(ctx, "the model server failed", "event_id", r.ID, "error", err)
+		return nil, broken("The model server failed.")
+	}
 	w.Logger.WarnContext(ctx, "the model server did not answer", "event_id", r.ID, "error", err)
 	return nil, retried("The model server did not answer.")
+}
+
+// isFailure says whether a model server answered that something is wrong with it.
+func isFailure(err error) bool {
+	s, answered := status.FromError(err)
+	return answered && (s.Code() == grpccodes.Internal || s.Code() == grpccodes.Unknown || s.Code() == grpccodes.DataLoss)
 }
 
 // result is what every result of r has, whatever it says.

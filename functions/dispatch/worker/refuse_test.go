@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"math"
 	"net/http"
@@ -148,7 +149,8 @@ func TestWhatTheModelServerAnswersDecidesWhatBecomesOfAnEvent(t *testing.T) {
 		{"no such method", answers(tfserving.Tensor{}, status.Error(codes.Unimplemented, "secret")), 204, "bad-serving", "failed"},
 		{"not loaded yet", answers(tfserving.Tensor{}, tfserving.ErrNotFound), 503, "", "retried"},
 		{"no room", answers(tfserving.Tensor{}, status.Error(codes.ResourceExhausted, "secret")), 503, "", "overloaded"},
-		{"its own fault", answers(tfserving.Tensor{}, status.Error(codes.Internal, "secret")), 503, "", "retried"},
+		{"its own fault", answers(tfserving.Tensor{}, status.Error(codes.Internal, "secret")), 500, "", "retried"},
+		{"its own fault without a name", answers(tfserving.Tensor{}, fmt.Errorf("predict: %w", status.Error(codes.Unknown, "secret"))), 500, "", "retried"},
 		{"its own time-out", answers(tfserving.Tensor{}, context.DeadlineExceeded), 503, "", "retried"},
 		{"anything", answers(tfserving.Tensor{}, errors.New("secret")), 503, "", "retried"},
 		{"panic", &predictor{predict: func(context.Context, tfserving.Tensor) (tfserving.Tensor, error) { panic("secret") }}, 503, "", "retried"},

@@ -44,7 +44,7 @@ func (v verdict) callingBack(w *Worker, r *events.Request) verdict {
 
 // again says whether the broker shall deliver the event once more.
 func (v verdict) again() bool {
-	return v.refusal != nil && v.refusal.Status == http.StatusServiceUnavailable
+	return v.refusal != nil && v.refusal.Status >= http.StatusInternalServerError
 }
 
 func (v verdict) write(rw http.ResponseWriter) {
@@ -62,6 +62,12 @@ func acknowledged(outcome string) verdict { return verdict{outcome: outcome} }
 
 // refused is final: the broker does not deliver the event again, and nobody is told but whoever reads this answer.
 func refused(p *problem.Details) verdict { return verdict{outcome: outcomeRefused, refusal: p} }
+
+// broken is like retried, with the status that tells whoever gets the dead letter that something is broken, not away.
+func broken(detail string) verdict {
+	return verdict{outcome: outcomeRetried, refusal: problem.New("model-failed", http.StatusInternalServerError, "The model failed",
+		detail+" Deliver the event again in a moment.")}
+}
 
 func later(outcome, code, title, detail string) verdict {
 	p := problem.New(code, http.StatusServiceUnavailable, title, detail)

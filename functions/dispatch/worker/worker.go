@@ -3,8 +3,8 @@
 //
 // A delivery is one HTTP request, which is held until its event is done with. The status then tells the broker what to
 // do: 204 that the event is done with, whatever came of it, or 200 with an event for the broker to publish, which says that
-// somebody is to be called about it; 503 to deliver it again later; any other that the event will never be any good and
-// nobody could be told, which brokers take for done, too.
+// somebody is to be called about it; 503 to deliver it again later, or 500 when it was the model server that failed; any
+// other that the event will never be any good and nobody could be told, which brokers take for done, too.
 //
 // It knows the event contract and the model, but neither the broker nor the transport of replies.
 package worker

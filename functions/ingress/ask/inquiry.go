@@ -249,14 +249,15 @@ func resultFrom(r *events.Result, question, requestID string, took time.Duration
 // exchange is one event and the reply to it. The problem is set when there is no answer; the result, too, when the
 // problem is what the other side replied.
 func (s *Service) exchange(ctx context.Context, in *inquiry, requestID string) (*events.Result, *problem.Details) {
-	if f := s.send(ctx, in); f != nil {
+	f := s.send(ctx, in)
+	if f != nil {
 		// Nobody hears the reason of a caller that is gone.
 		if ctx.Err() == nil {
 			s.cfg.Logger.WarnContext(ctx, "event not published", "request_id", requestID, "event_id", in.event.ID,
 				"model", in.model.Name, "maybe", f.maybe, "error", f.cause)
 		}
 		// An event that may be in the queue is awaited like one that is: the answer, or its absence, will tell.
-		if !f.maybe && ctx.Err() == nil {
+		if (!f.maybe || f.final) && ctx.Err() == nil {
 			in.waiter.Cancel()
 			return nil, f.problem
 		}
@@ -265,6 +266,8 @@ func (s *Service) exchange(ctx context.Context, in *inquiry, requestID string) (
 	switch {
 	case errors.Is(err, reply.ErrLost):
 		return nil, replyLost()
+	case errors.Is(err, context.DeadlineExceeded) && f != nil:
+		return nil, f.problem
 	case errors.Is(err, context.DeadlineExceeded):
 		return nil, noAnswerInTime()
 	case errors.Is(err, context.Canceled) && s.stopping.Err() != nil:

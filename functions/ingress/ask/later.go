@@ -89,6 +89,10 @@ func (s *Service) askLater(ctx context.Context, q *Question) (_ *Progress, outco
 	if rejection != nil {
 		return nil, "", rejection
 	}
+	if err := s.cfg.Blocked(ctx); err != nil { // no mailbox could be opened
+		s.cfg.Logger.WarnContext(ctx, "request not accepted", "request_id", q.ID, "error", err)
+		return nil, "", brokerBlocked()
+	}
 	if q.Key != "" {
 		q.ID = keyedID(q.Key, asked, q.Picture)
 	}

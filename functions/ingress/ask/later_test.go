@@ -225,6 +225,10 @@ func TestNothingIsKeptOfARequestThatWasNotAccepted(t *testing.T) {
 				return nil, errors.New("the line went dead")
 			}
 		}, Question{Picture: dot(), Models: []string{"cat"}}, CodeBrokerDown, 503, 2},
+		"the broker takes nothing": {func(c *Config, _ *broker) {
+			c.Mailboxes = awayMailboxes{c.Mailboxes}
+			c.Blocked = func(context.Context) error { return errors.New("out of memory") }
+		}, Question{Picture: dot(), Models: []string{"cat"}}, CodeOverloaded, 503, 0},
 		"a callback without a caller": {nil, Question{Picture: dot(), Models: []string{"cat"}, Callback: "https://example.com"}, CodeNotLater, 501, 0},
 		"no mailboxes":                {func(c *Config, _ *broker) { c.Mailboxes = nil }, Question{Picture: dot(), Models: []string{"cat"}}, CodeNotLater, 501, 0},
 		"mailboxes away":              {func(c *Config, _ *broker) { c.Mailboxes = awayMailboxes{} }, Question{Picture: dot(), Models: []string{"cat"}}, CodeRepliesDown, 503, 0},

@@ -25,7 +25,7 @@ const (
 	CodePictureTooLarge = "picture-too-large"  // 422: too many pixels
 	CodePictureDamaged  = "picture-damaged"    // 422
 	CodeOverloaded      = "overloaded"         // 503
-	CodeBrokerDown      = "broker-unavailable" // 503: the event was not stored
+	CodeBrokerDown      = "broker-unavailable" // 503: the event was not stored, as far as anybody knows
 	CodeBrokerRefused   = "broker-refused"     // 502: the broker will never take this event
 	CodeRepliesDown     = "replies-down"       // 503: nothing was sent
 	CodeReplyLost       = "reply-lost"         // 503: sent, but the answer cannot arrive any more
@@ -42,6 +42,7 @@ const (
 
 const (
 	soon      = 1   // seconds until it is worth asking again
+	aWhile    = 5   // the same, when something has to be got over first
 	mostNames = 50  // of models, in one problem
 	mostBytes = 100 // of a client's text, in one problem
 )
@@ -122,6 +123,22 @@ func brokerBusy(seconds int) *problem.Details {
 func brokerDown() *problem.Details {
 	return retry(problem.New(CodeBrokerDown, http.StatusServiceUnavailable, "The queue cannot be reached",
 		"The request could not be put into the queue, and nothing was computed. Try again in a moment."), soon)
+}
+
+func brokerBlocked() *problem.Details {
+	return retry(problem.New(CodeOverloaded, http.StatusServiceUnavailable, "The queue takes no requests",
+		"The queue is short of memory or disk and takes no requests until it has room again. Nothing was computed. Try again in a while."), aWhile)
+}
+
+func brokerFailed() *problem.Details {
+	return retry(problem.New(CodeBrokerDown, http.StatusServiceUnavailable, "The queue did not take the request",
+		"The queue is full, or it cannot be reached at the moment. Try again in a moment."), soon)
+}
+
+func brokerSilent() *problem.Details {
+	return retry(problem.New(CodeBrokerDown, http.StatusServiceUnavailable, "The queue did not answer",
+		"The queue did not say in time that it has the request, so the outcome is unknown: the model may look at the picture or not. "+
+			"It is safe to ask again."), aWhile)
 }
 
 func brokerRefused() *problem.Details {

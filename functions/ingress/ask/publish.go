@@ -20,6 +20,7 @@ type publisher struct {
 	client  *http.Client
 	timeout time.Duration // of one attempt
 	pause   time.Duration // before the second one
+	blocked func(context.Context) error
 }
 
 // fault is a publication that failed.
@@ -29,6 +30,7 @@ type fault struct {
 	// maybe says that the event may be in the queue all the same: nothing was heard after it had been sent.
 	maybe bool
 	again bool // a second attempt may succeed
+	final bool // it is known that the broker takes nothing, so that waiting for an answer is vain
 }
 
 func (f *fault) Error() string { return f.cause.Error() }
@@ -52,22 +54,29 @@ func (p *publisher) publish(ctx context.Context, r *events.Request) *fault {
 	if second == nil {
 		return nil
 	}
-	second.maybe = second.maybe || first.maybe // a refusal does not take back what the first attempt may have stored
+	if first.maybe { // which a refusal does not take back
+		second.maybe, second.problem = true, brokerSilent()
+	}
 	return second
 }
 
 func (p *publisher) attempt(ctx context.Context, r *events.Request) *fault {
 	ctx, cancel := context.WithTimeout(ctx, p.timeout)
 	defer cancel()
+	if err := p.blocked(ctx); err != nil {
+		return &fault{cause: fmt.Errorf("event not sent: %w", err), problem: brokerBlocked(), final: true}
+	}
 	req, err := events.NewHTTPRequest(ctx, p.url, r)
 	if err != nil {
 		return &fault{cause: fmt.Errorf("write event: %w", err), problem: brokerRefused()}
 	}
 	resp, err := p.client.Do(req)
 	if err != nil {
-		var op *net.OpError
-		notSent := errors.As(err, &op) && op.Op == "dial"
-		return &fault{cause: fmt.Errorf("send event: %w", err), problem: brokerDown(), maybe: !notSent, again: true}
+		cause := fmt.Errorf("send event: %w", err)
+		if op := (*net.OpError)(nil); errors.As(err, &op) && op.Op == "dial" {
+			return &fault{cause: cause, problem: brokerDown(), again: true}
+		}
+		return &fault{cause: cause, problem: brokerSilent(), maybe: true, again: true}
 	}
 	defer func() {
 		_, _ = io.CopyN(io.Discard, resp.Body, 4096) // so that the connection can be used again; failing costs only that
@@ -86,9 +95,9 @@ func verdict(resp *http.Response) *fault {
 	case code == http.StatusTooManyRequests, code == http.StatusServiceUnavailable:
 		return &fault{cause: cause, problem: brokerBusy(retryAfter(resp.Header))}
 	case code == http.StatusGatewayTimeout:
-		return &fault{cause: cause, problem: brokerDown(), maybe: true, again: true}
+		return &fault{cause: cause, problem: brokerSilent(), maybe: true, again: true}
 	case code >= 500:
-		return &fault{cause: cause, problem: brokerDown(), again: true}
+		return &fault{cause: cause, problem: brokerFailed(), again: true}
 	default:
 		return &fault{cause: cause, problem: brokerRefused()}
 	}

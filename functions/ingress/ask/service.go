@@ -45,6 +45,10 @@ type Config struct {
 	AsyncTTL     time.Duration // for how long it can be collected, longer than AsyncTimeout, default DefaultAsyncTTL
 	Caller       Caller        // calls callbacks; nil: there are none
 
+	// Blocked says why the broker takes no events at the moment, if that is known, and nil otherwise; it takes a second at
+	// most. A broker that is short of memory does not say so: it answers nothing until it has memory. Default: it is never known.
+	Blocked func(context.Context) error
+
 	// HTTPClient talks to the broker. The default follows no redirect, uses no proxy and keeps connections.
 	HTTPClient     *http.Client
 	PendingLimit   int            // most events that wait for their answer, default DefaultPendingLimit
@@ -83,6 +87,9 @@ func (c Config) withDefaults() (Config, error) {
 	c.Limits = cmp.Or(c.Limits, picture.DefaultLimits)
 	if c.HTTPClient == nil {
 		c.HTTPClient = newClient()
+	}
+	if c.Blocked == nil {
+		c.Blocked = func(context.Context) error { return nil }
 	}
 	if c.NewID == nil {
 		c.NewID = func() string { return uuid.Must(uuid.NewV7()).String() }
@@ -147,7 +154,7 @@ func New(config Config) (*Service, error) {
 	s := &Service{
 		cfg:     cfg,
 		byName:  make(map[string]*models.Model, len(cfg.Models)),
-		publish: publisher{url: cfg.BrokerURL, client: cfg.HTTPClient, timeout: cfg.PublishTimeout, pause: cfg.RetryPause},
+		publish: publisher{url: cfg.BrokerURL, client: cfg.HTTPClient, timeout: cfg.PublishTimeout, pause: cfg.RetryPause, blocked: cfg.Blocked},
 		pending: reply.NewPending(cfg.PendingLimit),
 		flights: flights{underWay: make(map[string]*flight)},
 		opening: newLocks(), calling: newLocks(),

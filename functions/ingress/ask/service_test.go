@@ -494,7 +494,7 @@ func TestPublishingIsTriedTwiceWithTheSameEvent(t *testing.T) {
 		"refused for good":                 {answers: []int{400}, code: CodeBrokerRefused, status: 502, attempts: 1},
 		"redirected":                       {answers: []int{302}, code: CodeBrokerRefused, status: 502, attempts: 1},
 		"silent, then stored":              {answers: []int{hang, 202}, answered: true, attempts: 2, after: DefaultPublishTimeout + DefaultRetryPause},
-		"silent twice, and no answer":      {answers: []int{hang, hang}, code: CodeNoAnswerInTime, status: 504, attempts: 2, after: DefaultTimeout},
+		"silent twice, and no answer":      {answers: []int{hang, hang}, code: CodeBrokerDown, status: 503, attempts: 2, after: DefaultTimeout},
 		"silent, then failed, but answers": {answers: []int{hang, 500}, answered: true, attempts: 2, after: DefaultPublishTimeout + DefaultRetryPause},
 		"a proxy gave up, but answers":     {answers: []int{504, 503}, answered: true, attempts: 2, after: DefaultRetryPause},
 	} {
@@ -540,6 +540,51 @@ func TestPublishingIsTriedTwiceWithTheSameEvent(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestNothingIsSentToABrokerThatTakesNothing(t *testing.T) {
+	t.Parallel()
+	b := start(t, func(c *Config, _ *broker) {
+		c.Blocked = func(context.Context) error { return errors.New("out of memory") }
+	})
+	got, err := b.Ask(t.Context(), Question{Picture: dot(), Models: []string{"cat", "dog"}})
+	require.NoError(t, err)
+	for _, r := range got.Results {
+		requireProblem(t, r.Error, CodeOverloaded, 503)
+		require.Equal(t, aWhile, r.Error.RetryAfter)
+	}
+	require.Empty(t, b.published())
+	require.Zero(t, b.pending.Len())
+	_, err = b.Ask(t.Context(), Question{Picture: []byte("x"), Models: []string{"cat"}})
+	requireProblem(t, err, CodeNotPicture, 415)
+}
+
+func TestWhoHangsWhenTheBrokerBeginsToTakeNothingIsToldSoon(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var blocked atomic.Bool
+		b := start(t, func(c *Config, b *broker) {
+			c.Blocked = func(context.Context) error {
+				if blocked.Load() {
+					return errors.New("out of memory")
+				}
+				return nil
+			}
+			b.take = func(ctx context.Context, _ *events.Request) (*http.Response, error) {
+				blocked.Store(true)
+				<-ctx.Done()
+				return nil, ctx.Err()
+			}
+		})
+		began := time.Now()
+		got, err := b.Ask(t.Context(), Question{Picture: dot(), Models: []string{"cat"}})
+		require.NoError(t, err)
+		require.Equal(t, DefaultPublishTimeout+DefaultRetryPause, time.Since(began))
+		requireProblem(t, got.Results[0].Error, CodeBrokerDown, 503)
+		require.Contains(t, got.Results[0].Error.Detail, "outcome is unknown")
+		require.Len(t, b.published(), 1)
+		require.Zero(t, b.pending.Len())
+	})
 }
 
 func TestAskPassesTheBrokersRetryAfterOn(t *testing.T) {

@@ -161,7 +161,12 @@ func (d *DataPlane) run(program, name string, env []string) {
 
 // common is the environment of every program. They log the data of events at less than errors, and that is nobody's
 // business; a proxy is never between them and what they talk to.
+//
+// They keep next to nothing from one event to the next and copy each several times, so that with Go's defaults they collect
+// garbage every few events: a fifth of their CPU time with events of 150 KB. So they may have more of it, within bounds.
 var common = []string{
+	"GOGC=400",
+	"GOMEMLIMIT=256MiB",
 	"SYSTEM_NAMESPACE=knative-eventing",
 	`K_LOGGING_CONFIG={"zap-logger-config":"{\"level\":\"error\",\"encoding\":\"console\",\"outputPaths\":[\"stderr\"],\"errorOutputPaths\":[\"stderr\"],\"encoderConfig\":{\"messageKey\":\"message\",\"lineEnding\":\"\\n\"}}"}`,
 }

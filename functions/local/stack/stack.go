@@ -109,6 +109,9 @@ func (s *Stack) MetricsURL(name string) string {
 	return "http://127.0.0.1:" + strconv.Itoa(s.services[name].metrics) + "/metrics"
 }
 
+// ManagementURL is where RabbitMQ says what is in it.
+func (s *Stack) ManagementURL() string { return s.node.ManagementURL() }
+
 // Pids are the numbers of the processes that run, by name: model server, ingress, dispatch-<model>, deadletter, and what the
 // data plane calls its own. RabbitMQ is not among them.
 func (s *Stack) Pids() map[string]int {

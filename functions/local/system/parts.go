@@ -95,13 +95,14 @@ type replies struct {
 	reply.Requester
 	reply.Responder
 	reply.Mailboxes
-	parking parking.Place // nil: dead letters are not kept
+	parking parking.Place               // nil: dead letters are not kept
+	blocked func(context.Context) error // says why RabbitMQ takes nothing; nil: there is none
 }
 
 func (s *System) startReplies(ctx context.Context, c Config) (replies, error) {
 	if c.RabbitMQ == nil {
 		hub := reply.NewHub()
-		return replies{hub, hub, hub, nil}, nil
+		return replies{Requester: hub, Responder: hub, Mailboxes: hub}, nil
 	}
 	if err := s.startNode(ctx, c.RabbitMQ); err != nil {
 		return replies{}, err

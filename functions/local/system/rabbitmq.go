@@ -16,9 +16,10 @@ import (
 
 // RabbitMQ is which RabbitMQ is used and where the data plane's programs are.
 type RabbitMQ struct {
-	topology.Server        // one that runs; empty: a private node
-	Folder          string // of a private node, in which what is durable stays, and of a file that tells tools how to reach it
-	Programs        string // folder of Knative's broker ingress and dispatcher
+	topology.Server                 // one that runs; empty: a private node
+	Folder          string          // of a private node, in which what is durable stays, and of a file that tells tools how to reach it
+	Programs        string          // folder of Knative's broker ingress and dispatcher
+	Limits          topology.Limits // of the Triggers' queues
 }
 
 // startNode starts a private node unless there is a RabbitMQ to use.
@@ -59,7 +60,7 @@ func (s *System) startAMQP(ctx context.Context, c *RabbitMQ) (replies, error) {
 		return replies{}, err
 	}
 	s.started("parking place", place.Close)
-	return replies{requester, responder, mailboxes, place}, nil
+	return replies{Requester: requester, Responder: responder, Mailboxes: mailboxes, parking: place, blocked: mailboxes.Blocked}, nil
 }
 
 // startDataPlane starts Knative's data plane for the Broker that the Triggers name.
@@ -70,7 +71,8 @@ func (s *System) startDataPlane(ctx context.Context, c Config, m manifests) (*da
 	}
 	s.log.Info("starting Knative's data plane", "broker", namespace+"/"+name)
 	d, err := dataplane.New(ctx, dataplane.Config{
-		Programs: c.RabbitMQ.Programs, Server: c.RabbitMQ.Server, Broker: topology.NewBroker(namespace, name), Logger: c.Logger,
+		Programs: c.RabbitMQ.Programs, Server: c.RabbitMQ.Server, Broker: topology.NewBroker(namespace, name),
+		Limits: c.RabbitMQ.Limits, Logger: c.Logger,
 	})
 	if err != nil {
 		return nil, err

@@ -132,7 +132,7 @@ func Start(ctx context.Context, c Config) (_ *System, err error) {
 		return nil, err
 	}
 	service, err := ask.New(ask.Config{
-		Models: m.models, Replies: r, Mailboxes: r, BrokerURL: b.url, Source: "/ebb/ingress/" + replica,
+		Models: m.models, Replies: r, Mailboxes: r, BrokerURL: b.url, Blocked: r.blocked, Source: "/ebb/ingress/" + replica,
 		Caller: caller(m, callbackAllow), Timeout: c.Timeout, Logger: c.Logger,
 	})
 	if err != nil {

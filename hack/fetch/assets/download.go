@@ -148,7 +148,7 @@ func (f *Fetcher) attempt(ctx context.Context, from webFile, part string, p *pro
 		return stalled(ctx, err)
 	}
 	if have+n < from.size {
-		return fmt.Errorf("it ended after %d of %d bytes: %w", have+n, from.size, io.ErrUnexpectedEOF)
+		return stalled(ctx, fmt.Errorf("it ended after %d of %d bytes: %w", have+n, from.size, io.ErrUnexpectedEOF))
 	}
 	return nil
 }

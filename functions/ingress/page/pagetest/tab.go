@@ -278,11 +278,24 @@ func (t *Tab) capture(name string) error {
 	if err != nil {
 		return err
 	}
-	png, err := chromedp.Run(t.ctx, full)
+	png, err := t.shoot()
+	for err != nil && t.ctx.Err() == nil {
+		png, err = t.shoot()
+	}
 	if err != nil {
 		return err
 	}
 	return os.WriteFile(filepath.Join(folder, name+".png"), png, 0o600)
+}
+
+// shootTimeout bounds one attempt at a screenshot. Of a page that is left meanwhile, as one that loads itself again is, the
+// browser may never make one.
+const shootTimeout = 5 * time.Second
+
+func (t *Tab) shoot() ([]byte, error) {
+	ctx, cancel := context.WithTimeout(t.ctx, shootTimeout)
+	defer cancel()
+	return chromedp.Run(ctx, full)
 }
 
 // full captures all of the page, also what is below the fold.
