@@ -10,6 +10,7 @@ import (
 	"math"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -122,4 +123,12 @@ func TestWhatKoPutsIntoAnImageIsUsedUnlessSomethingElseIsNamed(t *testing.T) {
 		c.given.findData()
 		require.Equal(t, c.want, c.given, name)
 	}
+}
+
+func TestKoFindsWhatMakeModelFetched(t *testing.T) {
+	t.Parallel()
+	c := config{Data: "kodata"} // which ko copies into the image, following links
+	c.findData()
+	require.FileExists(t, c.Library)
+	require.FileExists(t, filepath.Join(c.Base, "inception_v3", "1", "model.onnx"))
 }
