@@ -14,7 +14,7 @@ run: export BROKER := $(BROKER)
 run: export LOG_FORMAT ?= text
 
 .DEFAULT_GOAL := help
-.PHONY: help run model pictures build dataplane test lint fmt bench soak generate clean
+.PHONY: help run model pictures build dataplane test lint fmt bench soak generate proto clean
 
 help: ## Explain the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

@@ -199,7 +199,7 @@ func deliver(t *testing.T, rabbit, url string, more http.Header) (*held, <-chan 
 // callbackTrigger is the Trigger of the project's own manifest.
 func callbackTrigger(t *testing.T) trigger.Trigger {
 	t.Helper()
-	const file = "../config/callbacks.yaml"
+	const file = "../config/500-callbacks.yaml"
 	manifest, err := os.ReadFile(file)
 	require.NoError(t, err)
 	all, err := trigger.Parse(bytes.NewReader(manifest), file)

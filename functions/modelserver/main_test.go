@@ -10,6 +10,7 @@ import (
 	"math"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -19,6 +20,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/ebb-inference/ebb/functions/internal/app"
+	"github.com/ebb-inference/ebb/functions/modelserver/onnx"
 	"github.com/ebb-inference/ebb/functions/modelserver/onnx/onnxtest"
 	"github.com/ebb-inference/ebb/models/tfserving"
 )
@@ -36,7 +38,7 @@ func TestTheCommandServesBothProtocolsAndDrains(t *testing.T) {
 	a := &app.App{
 		Name: "modelserver", Version: "test", Logger: slog.New(slog.NewJSONHandler(write, nil)),
 		Lookup: envconfig.MapLookuper(map[string]string{
-			"HOST": "127.0.0.1", "PORT": "0", "GRPC_PORT": "0", "MODEL_BASE": base, "MODEL_POLL_INTERVAL": "10ms",
+			"HOST": "127.0.0.1", "PORT": "0", "REST_PORT": "0", "MODEL_BASE": base, "MODEL_POLL_INTERVAL": "10ms",
 			"ONNXRUNTIME_LIB": os.Getenv("ONNXRUNTIME_LIB"),
 		}),
 	}
@@ -102,9 +104,31 @@ func TestConfigurationThatCannotWorkIsRefused(t *testing.T) {
 		why string
 	}{
 		"sessions": {map[string]string{"SESSIONS": "-1"}, "must not be negative"},
-		"port":     {map[string]string{"GRPC_PORT": "x"}, "GRPC_PORT"},
+		"port":     {map[string]string{"REST_PORT": "x"}, "REST_PORT"},
+		"network":  {map[string]string{"NETWORKS": "a/b", "ONNXRUNTIME_LIB": os.Getenv("ONNXRUNTIME_LIB")}, "a/b"},
 	} {
 		a := &app.App{Name: "modelserver", Logger: slog.New(slog.DiscardHandler), Lookup: envconfig.MapLookuper(c.env)}
 		require.ErrorContains(t, run(t.Context(), a), c.why, name)
 	}
+}
+
+func TestWhatKoPutsIntoAnImageIsUsedUnlessSomethingElseIsNamed(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct{ given, want config }{
+		"an image of ko's":    {config{Data: "/ko"}, config{Data: "/ko", Base: "/ko/models", Library: "/ko/lib/" + onnx.LibraryName}},
+		"a volume instead":    {config{Data: "/ko", Base: "/bucket"}, config{Data: "/ko", Base: "/bucket", Library: "/ko/lib/" + onnx.LibraryName}},
+		"a library of theirs": {config{Data: "/ko", Library: "/usr/lib/x.so"}, config{Data: "/ko", Base: "/ko/models", Library: "/usr/lib/x.so"}},
+		"no ko":               {config{}, config{Base: "/models"}},
+	} {
+		c.given.findData()
+		require.Equal(t, c.want, c.given, name)
+	}
+}
+
+func TestKoFindsWhatMakeModelFetched(t *testing.T) {
+	t.Parallel()
+	c := config{Data: "kodata"} // which ko copies into the image, following links
+	c.findData()
+	require.FileExists(t, c.Library)
+	require.FileExists(t, filepath.Join(c.Base, "inception_v3", "1", "model.onnx"))
 }

@@ -90,7 +90,8 @@ func (s *Stack) startServices(ctx context.Context) error {
 	grpc := strconv.Itoa(ports[0])
 	s.ports = ports[1:]
 	rabbit := "RABBITMQ_URL=" + s.node.URL()
-	if err := s.start(modelServerName, "modelserver", "MODEL_BASE="+networks, "GRPC_PORT="+grpc,
+	// Its PORT is gRPC's, in place of the one that start gives it; start's is for REST, where its readiness is.
+	if err := s.start(modelServerName, "modelserver", "MODEL_BASE="+networks, "PORT="+grpc, "REST_PORT="+strconv.Itoa(s.ports[0]),
 		"ONNXRUNTIME_LIB="+cmp.Or(os.Getenv("ONNXRUNTIME_LIB"), filepath.Join(s.config.Root, ".ebb", "lib", onnx.LibraryName))); err != nil {
 		return err
 	}
@@ -112,7 +113,7 @@ func (s *Stack) startServices(ctx context.Context) error {
 	if err := s.start(ingressName, ingressName, rabbit, "BROKER_URL="+s.plane.URL(), "MODELS="+definitions, "CALLBACK_ALLOW=127.0.0.0/8"); err != nil {
 		return err
 	}
-	return s.subscribe(ctx, filepath.Join(triggers, "*.yaml"), filepath.Join(s.config.Root, "config", "callbacks.yaml"))
+	return s.subscribe(ctx, filepath.Join(triggers, "*.yaml"), filepath.Join(s.config.Root, "config", "500-callbacks.yaml"))
 }
 
 // start starts one of Ebb's programs.

@@ -1,0 +1,160 @@
+package main
+
+import (
+	"embed"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"text/template"
+
+	"github.com/ebb-inference/ebb/events"
+)
+
+//go:embed templates
+var templates embed.FS
+
+var (
+	modelTemplate    = template.Must(template.ParseFS(templates, "templates/model.yaml"))
+	networksTemplate = template.Must(template.ParseFS(templates, "templates/networks.yaml"))
+)
+
+// retry is how often a model's Trigger tries again.
+const retry = 5
+
+// modelData is what a model's template knows.
+type modelData struct {
+	definition
+	EventType string
+	Retry     int
+}
+
+// network is a model server.
+type network struct {
+	Service  string
+	Networks string // those it serves, quoted for YAML
+}
+
+// manifests returns what the generated files of a config folder should be, by path within it.
+func manifests(config string) (map[string]string, error) {
+	definitions, err := readDefinitions(filepath.Join(config, "models"))
+	if err != nil {
+		return nil, err
+	}
+	files := map[string]string{}
+	for _, d := range definitions {
+		var made strings.Builder
+		if err := modelTemplate.Execute(&made, modelData{d, events.TypeRequested, retry}); err != nil {
+			return nil, err
+		}
+		files["models/"+d.Name+".yaml"] = d.text + made.String()
+	}
+	var networks strings.Builder
+	if err := networksTemplate.Execute(&networks, networksOf(definitions)); err != nil {
+		return nil, err
+	}
+	files["400-networks.yaml"] = networks.String()
+	for file, bodies := range map[string][]string{
+		"300-ingress.yaml":                 {modelsHash(definitions), volumeSources(definitions)},
+		"310-deadletter.yaml":              {attempts(definitions)},
+		"overlays/base/kustomization.yaml": {resources(definitions)},
+	} {
+		text, err := os.ReadFile(filepath.Join(config, file))
+		if err != nil {
+			return nil, err
+		}
+		if files[file], err = fill(string(text), bodies...); err != nil {
+			return nil, fmt.Errorf("%s %w", file, err)
+		}
+	}
+	composed, err := compose(config, files)
+	if err != nil {
+		return nil, err
+	}
+	maps.Copy(files, composed)
+	return files, nil
+}
+
+// readDefinitions reads the models in the order of their names.
+func readDefinitions(folder string) (all []definition, err error) {
+	paths, err := filepath.Glob(filepath.Join(folder, "*.yaml"))
+	if err != nil {
+		return nil, err
+	}
+	var errs []error
+	for _, path := range paths {
+		d, err := readDefinition(path)
+		errs = append(errs, err)
+		all = append(all, d)
+	}
+	if len(paths) == 0 {
+		errs = append(errs, fmt.Errorf("no model in %s", folder))
+	}
+	return all, errors.Join(errs...)
+}
+
+// networksOf are the model servers in Ebb's namespace that the models name. One at another address is somebody else's.
+func networksOf(definitions []definition) []network {
+	served := map[string]map[string]bool{}
+	for _, d := range definitions {
+		host, port, err := net.SplitHostPort(d.Serving.Address)
+		service, ours := strings.CutSuffix(host, "."+namespace+".svc.cluster.local")
+		if err != nil || !ours || port != "80" || strings.Contains(service, ".") {
+			continue
+		}
+		if served[service] == nil {
+			served[service] = map[string]bool{}
+		}
+		served[service][d.Serving.Model] = true
+	}
+	networks := make([]network, 0, len(served))
+	for _, service := range slices.Sorted(maps.Keys(served)) {
+		names := slices.Sorted(maps.Keys(served[service]))
+		networks = append(networks, network{service, fmt.Sprintf("%q", strings.Join(names, ","))})
+	}
+	return networks
+}
+
+// modelsHash is the annotation that makes another revision of ingress when a model changes.
+func modelsHash(definitions []definition) string {
+	texts := make([]string, 0, len(definitions))
+	for _, d := range definitions {
+		texts = append(texts, d.text)
+	}
+	return fmt.Sprintf("ebb.dev/models: %q\n", hash(texts...)) // which may be all digits
+}
+
+// volumeSources are the ConfigMaps of the models, a folder each. One that is not there is a model less, and no reason not to
+// start.
+func volumeSources(definitions []definition) string {
+	var b strings.Builder
+	for _, d := range definitions {
+		fmt.Fprintf(&b, "- configMap:\n    name: model-%s\n    optional: true\n    items:\n", d.Name)
+		for _, key := range d.keys {
+			fmt.Fprintf(&b, "      - {key: %q, path: %q}\n", key, d.Name+"/"+key)
+		}
+	}
+	return b.String()
+}
+
+// attempts is the variable of deadletter that says how often an event was tried.
+func attempts(definitions []definition) string {
+	of := make([]string, 0, len(definitions))
+	for _, d := range definitions {
+		of = append(of, fmt.Sprintf("%s:%d", d.Name, retry+1))
+	}
+	return fmt.Sprintf("- {name: ATTEMPTS, value: %q}\n", strings.Join(of, ","))
+}
+
+// resources are the files of the models.
+func resources(definitions []definition) string {
+	var b strings.Builder
+	for _, d := range definitions {
+		fmt.Fprintf(&b, "- ../../models/%s.yaml\n", d.Name)
+	}
+	return b.String()
+}

@@ -1,0 +1,225 @@
+package manifests
+
+import (
+	"bytes"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	clusteroperator "github.com/rabbitmq/cluster-operator/v2/api/v1beta1"
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	servingv1 "knative.dev/serving/pkg/apis/serving/v1"
+	servingv1beta1 "knative.dev/serving/pkg/apis/serving/v1beta1"
+)
+
+const (
+	root   = "../.."
+	folder = root + "/config"
+)
+
+// files are those that `ko apply -f config/ -f config/models/` applies, in its order.
+func files(t *testing.T) []string {
+	t.Helper()
+	var all []string
+	for _, pattern := range []string{"*.yaml", "models/*.yaml"} {
+		found, err := filepath.Glob(filepath.Join(folder, pattern))
+		require.NoError(t, err)
+		require.NotEmpty(t, found)
+		all = append(all, found...)
+	}
+	return all
+}
+
+func TestEveryManifestIsTakenAndFitsTheOthers(t *testing.T) {
+	t.Parallel()
+	objects, err := ReadFiles(t.Context(), files(t)...)
+	require.NoError(t, err)
+	s := System{Objects: objects, Root: root}
+	require.NoError(t, s.Check())
+	require.Equal(t, "ebb", objects[0].GetName(), "the namespace comes first")
+	var names []string
+	for _, k := range all[*servingv1.Service](s) {
+		names = append(names, k.Name)
+	}
+	require.Equal(t, []string{"ingress", "deadletter", "inception-v3", "dispatch-cat", "dispatch-dog", "dispatch-imagenet"}, names)
+}
+
+func TestARabbitMQOfItsOwnIsTaken(t *testing.T) {
+	t.Parallel()
+	objects, err := ReadFiles(t.Context(), folder+"/rabbitmq/rabbitmq.yaml")
+	require.NoError(t, err)
+	require.NoError(t, System{Objects: objects}.checkNames())
+}
+
+// joined is all manifests as one.
+func joined(t *testing.T) string {
+	t.Helper()
+	var b bytes.Buffer
+	for _, file := range files(t) {
+		data, err := os.ReadFile(file)
+		require.NoError(t, err)
+		b.WriteString("---\n# " + filepath.Base(file) + "\n")
+		b.Write(data)
+	}
+	return b.String()
+}
+
+func TestABadManifestIsRefusedWithWhatIsWrong(t *testing.T) {
+	t.Parallel()
+	manifests := joined(t)
+	const dispatch = "name: dispatch-cat\n  namespace"
+	for name, c := range map[string]struct {
+		after    string // the change is made behind it
+		old, new string
+		want     string
+	}{
+		// What Kubernetes or a webhook would refuse.
+		"a field that there is not":  {dispatch, "serviceAccountName:", "serviceAcount:", "unknown field"},
+		"a field twice":              {dispatch, "timeoutSeconds: 90\n", "timeoutSeconds: 90\n      timeoutSeconds: 90\n", "already set"},
+		"a number for text":          {dispatch, `value: "9464"`, "value: 9464", "cannot unmarshal number"},
+		"an unknown kind":            {"500-callbacks", "kind: Trigger", "kind: Subscription", "is not one of Ebb's"},
+		"a hostname":                 {dispatch, "enableServiceLinks", "hostname: x\n      enableServiceLinks", "unknown field spec.template.spec.hostname"},
+		"PORT, which is Knative's":   {dispatch, "name: METRICS_PORT", "name: PORT", `"PORT" is a reserved environment variable`},
+		"a port of the queue proxy":  {dispatch, "containerPort: 8080", "containerPort: 9090", "9090 is a reserved port"},
+		"a pod's field":              {dispatch, "valueFrom: {secretKeyRef: {name: rabbitmq, key: url}}", "valueFrom: {fieldRef: {fieldPath: metadata.name}}", "must not set the field(s)"},
+		"a timeout beyond Knative's": {dispatch, "timeoutSeconds: 90", "timeoutSeconds: 3600", "expected 0 <= 3600 <= 600"},
+		"a target of none":           {dispatch, `/target: "16"`, `/target: "0"`, "target"},
+		"a volume that is not there": {dispatch, "{name: model, mountPath", "{name: modl, mountPath", "volumeMount has no matching volume"},
+		"a name too long":            {"model-cat", "name: dispatch-cat\n", "name: dispatch-" + strings.Repeat("cat", 20) + "\n", "must be no more than 63 characters"},
+		"no Broker":                  {"500-callbacks", "broker: ebb", `broker: ""`, "missing field(s): spec.broker"},
+		"an attribute's name":        {"500-callbacks", "type: dev.ebb", "Type: dev.ebb", `invalid key name "Type"`},
+		"parallelism":                {"500-callbacks", `parallelism: "100"`, `parallelism: "many"`, "Failed to parse valid int from parallelismAnnotation"},
+		"a back-off":                 {"500-callbacks", "exponential", "expotential", "backoffPolicy"},
+		"a duration":                 {"500-callbacks", "timeout: PT1M", "timeout: 1m", "spec.delivery.timeout"},
+		"a Broker without config":    {"kind: Broker\n", "config:\n    apiVersion: eventing.knative.dev/v1alpha1\n    kind: RabbitmqBrokerConfig\n    name: ebb\n    namespace: ebb\n", "delivery: {retry: 1}\n", "missing field(s): spec.config"},
+		"two RabbitMQs":              {"kind: RabbitmqBrokerConfig\n", "connectionSecret:", "name: x\n    connectionSecret:", "must not be set simultaneously"},
+		"where limits apply":         {"kind: OperatorPolicy\n", "applyTo: queues", "applyTo: exchanges", `Unsupported value: "exchanges"`},
+		"no pattern":                 {"kind: OperatorPolicy\n", "  pattern:", "  # pattern:", "spec.pattern: Required value"},
+		"a queue's type":             {"kind: RabbitmqBrokerConfig\n", "queueType: quorum", "queueType: stream", `Unsupported value: "stream"`},
+		"no RabbitMQ for the limits": {"kind: OperatorPolicy\n", "    connectionSecret:\n      name: rabbitmq\n", "", "invalid RabbitmqClusterReference"},
+
+		// What would be taken and then not work.
+		"another namespace":         {"500-callbacks", "namespace: ebb", "namespace: default", `is in the namespace "default"`},
+		"no label":                  {"500-callbacks", "app.kubernetes.io/part-of: ebb\n", "a: b\n", "Trigger.eventing.knative.dev callbacks lacks the labels"},
+		"an object twice":           {"100-accounts", "name: dispatch\n", "name: ingress\n", "ServiceAccount ingress is there twice"},
+		"no account":                {dispatch, "serviceAccountName: dispatch", "serviceAccountName: default", `there is no ServiceAccount "default"`},
+		"a token":                   {"100-accounts", "automountServiceAccountToken: false", "automountServiceAccountToken: true", "a token of Kubernetes'"},
+		"open to the world":         {dispatch, "    networking.knative.dev/visibility: cluster-local\n", "", "Service dispatch-cat: ingress, and nothing else"},
+		"root":                      {dispatch, "runAsNonRoot: true", "runAsNonRoot: false", `the standard "restricted"`},
+		"no seccomp":                {dispatch, "seccompProfile: {type: RuntimeDefault}", "privileged: false", "seccompProfile"},
+		"a writable file system":    {dispatch, "readOnlyRootFilesystem: true", "readOnlyRootFilesystem: false", "can be written"},
+		"a hard limit below":        {dispatch, "timeoutSeconds: 90", "containerConcurrency: 8\n      timeoutSeconds: 90", "no hard limit below it"},
+		"a target of another batch": {dispatch, `/target: "16"`, `/target: "8"`, "model cat: its target is 8; 2 batches of 8"},
+		"any number of replicas":    {dispatch, `/max-scale: "10"`, `/max-scale: "0"`, "no bound to its replicas"},
+		"another secret":            {dispatch, "name: rabbitmq, key: url", "name: rabbit, key: url", "RABBITMQ_URL is not of the key url"},
+		"an unknown variable":       {dispatch, "name: DRAIN_TIMEOUT", "name: DRAIN_TIME", "dispatch knows no variable DRAIN_TIME"},
+		"an unknown function":       {dispatch, "functions/dispatch", "functions/dispatcher", `no function "dispatcher"`},
+		"the proxy's port":          {dispatch, `value: "9464"`, `value: "9090"`, "none of the queue proxy's ports"},
+		"no probe":                  {dispatch, "          livenessProbe:\n            httpGet: {path: /health/liveness}\n            periodSeconds: 10\n", "", "lacks a probe"},
+		"no memory":                 {dispatch, "requests: {cpu: 100m, memory: 128Mi}", "requests: {cpu: 100m}", "does not say what it needs"},
+		"another definition":        {dispatch, "configMap: {name: model-cat}", "configMap: {name: model-dog}", "does not mount its definition"},
+		"cut off too early":         {dispatch, "timeoutSeconds: 90\n      responseStartTimeoutSeconds: 90", "timeoutSeconds: 60\n      responseStartTimeoutSeconds: 60", "Knative cuts dispatch-cat off after 1m0s"},
+		"given up too early":        {"kind: Trigger\nmetadata:\n  name: cat", "timeout: PT90S", "timeout: PT30S", "gives up after PT30S"},
+		"too parallel":              {"500-callbacks", `parallelism: "100"`, `parallelism: "200"`, "not from 1 to 100"},
+		"another Broker":            {"500-callbacks", "broker: ebb", "broker: default", `there is no Broker "default"`},
+		"nobody to deliver to":      {"500-callbacks", "name: ingress", "name: ingres", "its subscriber is none of the Services"},
+		"no dead letters":           {"500-callbacks", "name: deadletter", "name: deadletters", "its dead letter sink is none of the Services"},
+		"not all of the delivery":   {"500-callbacks", "    timeout: PT1M\n", "", "without it the broker loses events"},
+		"a model without events":    {"kind: Trigger\nmetadata:\n  name: cat", "model: cat\n  subscriber", "model: cats\n  subscriber", "model cat: 0 Triggers select its events"},
+		"a model unknown": {"300-ingress", `              - configMap:
+                  name: model-cat
+                  optional: true
+                  items:
+                    - {key: "model.yaml", path: "cat/model.yaml"}
+`, "", "ingress does not know the model cat"},
+		"a wrong count":         {"310-deadletter", "cat:6", "cat:3", "ATTEMPTS lacks cat:6"},
+		"no model server":       {"400-networks", "name: inception-v3\n  namespace", "name: inception\n  namespace", "there is no Service inception-v3"},
+		"a model server's port": {"400-networks", "name: h2c", "name: http1", "no port h2c"},
+		"another network":       {"400-networks", `value: "inception_v3"`, `value: "resnet50"`, "does not serve inception_v3"},
+		"a definition's typo":   {"name: model-cat", "subject: a cat", "subjct: a cat", "did you mean subject?"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			before, behind, found := strings.Cut(manifests, c.after)
+			require.True(t, found, "%q is nowhere", c.after)
+			require.Contains(t, behind, c.old)
+			objects, err := Read(t.Context(), []byte(before+c.after+strings.Replace(behind, c.old, c.new, 1)))
+			if err == nil {
+				err = System{Objects: objects, Root: root}.Check()
+			}
+			require.ErrorContains(t, err, c.want)
+		})
+	}
+}
+
+func TestKustomizeSeesTheSameObjects(t *testing.T) {
+	t.Parallel()
+	plain, err := ReadFiles(t.Context(), files(t)...)
+	require.NoError(t, err)
+	require.Equal(t, keys(plain), keys(kustomized(t.Context(), t, "base")))
+}
+
+// keys are what objects are called, sorted.
+func keys(objects []Object) []string {
+	names := map[string]bool{}
+	for _, o := range objects {
+		names[o.GetObjectKind().GroupVersionKind().GroupKind().String()+" "+o.GetName()] = true
+	}
+	return slices.Sorted(maps.Keys(names))
+}
+
+func TestHighAvailabilityHasNothingThatIsThereOnce(t *testing.T) {
+	t.Parallel()
+	ctx := withFeatures(t.Context(), t, map[string]string{"kubernetes.podspec-topologyspreadconstraints": "enabled"})
+	s := System{Objects: kustomized(ctx, t, "ha"), Root: root}
+	require.NoError(t, s.Check())
+	rabbit := find[*clusteroperator.RabbitmqCluster](s, "rabbitmq")
+	require.NotNil(t, rabbit)
+	require.EqualValues(t, 3, *rabbit.Spec.Replicas)
+	require.Equal(t, "2", find[*servingv1.Service](s, "ingress").Spec.Template.Annotations["autoscaling.knative.dev/min-scale"])
+	budgets := all[*policyv1.PodDisruptionBudget](s)
+	for _, k := range all[*servingv1.Service](s) {
+		require.NotEmpty(t, k.Spec.Template.Spec.TopologySpreadConstraints, k.Name)
+		require.True(t, slices.ContainsFunc(budgets, func(b *policyv1.PodDisruptionBudget) bool {
+			selector, err := metav1.LabelSelectorAsSelector(b.Spec.Selector)
+			require.NoError(t, err)
+			return selector.Matches(labels.Set(k.Spec.Template.Labels))
+		}), "no disruption budget selects the pods of %s", k.Name)
+	}
+}
+
+func TestOnGoogleCloudTheNetworkComesFromABucket(t *testing.T) {
+	t.Parallel()
+	ctx := withFeatures(t.Context(), t, map[string]string{"kubernetes.podspec-topologyspreadconstraints": "enabled"})
+	s := System{Objects: kustomized(ctx, t, "gke"), Root: root}
+	require.NoError(t, s.Check())
+	yours, err := os.ReadFile(folder + "/overlays/gke/gke.env")
+	require.NoError(t, err)
+	require.Nil(t, find[*servingv1.Service](s, "inception-v3"))
+	serving := find[*servingv1.Service](s, "resnet").Spec.Template.Spec.Containers[0]
+	require.Contains(t, string(yours), "models="+setting(serving, "MODEL_BASE_PATH")+"\n")
+	account := find[*corev1.ServiceAccount](s, "modelserver")
+	require.Contains(t, string(yours), "account="+account.Annotations["iam.gke.io/gcp-service-account"]+"\n")
+	domains := all[*servingv1beta1.DomainMapping](s)
+	require.Len(t, domains, 1)
+	require.Contains(t, string(yours), "domain="+domains[0].Name+"\n")
+	known, err := s.models()
+	require.NoError(t, err)
+	require.Len(t, known, 3)
+	for _, m := range known {
+		require.Equal(t, "resnet", m.Serving.Model)
+	}
+}
+
+func TestAFeatureThatKnativeHasToAllowIsRefusedWithoutIt(t *testing.T) {
+	t.Parallel()
+	_, err := Read(t.Context(), manifestOf(t, "ha"))
+	require.ErrorContains(t, err, "topologySpreadConstraints")
+}
