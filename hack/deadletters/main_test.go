@@ -61,6 +61,7 @@ type world struct {
 	broker    string // URL
 	model     *model
 	inbox     reply.Inbox
+	parking   *amqp.Parking // of the sink
 	told      chan *events.Result
 	mailboxes *amqp.Mailboxes
 	recorded  *records
@@ -97,6 +98,7 @@ func newWorld(t *testing.T, node *rabbitmqtest.Node) *world {
 	place, err := amqp.NewParking(t.Context(), c)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, place.Close(ctx)) })
+	w.parking = place
 
 	cat := trigger.Trigger{Name: "cat-" + uuid.NewString(), Filter: map[string]string{"model": "cat"}, Delivery: trigger.Delivery{
 		Parallelism: 4, Retry: 2, Backoff: trigger.Linear, BackoffDelay: time.Millisecond, Timeout: patience,
@@ -234,7 +236,8 @@ func TestAModelThatAlwaysFailsEndsParkedAndIsReplayedOnceItIsMended(t *testing.T
 	require.Eventually(t, func() bool {
 		_, err := w.inbox.Address()
 		code, out, _ := w.deadletters(t, "list", "-json")
-		return err == nil && code == exitDone && strings.Contains(out, later) && w.model.responder.Ready() == nil && w.mailboxes.Ready() == nil
+		return err == nil && code == exitDone && strings.Contains(out, later) && w.model.responder.Ready() == nil && w.mailboxes.Ready() == nil &&
+			w.parking.Ready() == nil
 	}, patience, 50*time.Millisecond)
 	require.Equal(t, entries, w.waiting(t))
 
