@@ -22,7 +22,7 @@ type RabbitMQ struct {
 	Limits          topology.Limits // of the Triggers' queues
 }
 
-// startNode starts a private node unless there is a RabbitMQ to use.
+// startNode starts a private node, and again should it end, unless there is a RabbitMQ to use.
 func (s *System) startNode(ctx context.Context, c *RabbitMQ) error {
 	if c.URL != "" {
 		return nil
@@ -32,7 +32,8 @@ func (s *System) startNode(ctx context.Context, c *RabbitMQ) error {
 	if err != nil {
 		return err
 	}
-	s.started("RabbitMQ", func(context.Context) error { return node.Close() }) // which has its own deadline
+	keeper := rabbitmq.Keep(node, s.log)
+	s.started("RabbitMQ", func(context.Context) error { return keeper.Close() }) // which has its own deadline
 	c.Server = topology.Server{URL: node.URL(), ManagementURL: node.ManagementURL()}
 	return nil
 }
