@@ -14,7 +14,7 @@ run: export BROKER := $(BROKER)
 run: export LOG_FORMAT ?= text
 
 .DEFAULT_GOAL := help
-.PHONY: help run model pictures build dataplane test lint fmt bench soak generate proto clean
+.PHONY: help run model pictures build dataplane test lint fmt bench soak test-cluster generate proto clean
 
 help: ## Explain the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +56,9 @@ bench: model pictures build dataplane ## Measure; writes tables and charts to be
 soak: model dataplane ## Load all of Ebb for ten minutes while its processes are killed; fails when anything is lost or grows
 	@hack/setup rabbitmq
 	@go run ./hack/soak
+
+test-cluster: model pictures ## Deploy to the cluster of KUBECONFIG, anew, and ask it from zero pods and in a burst
+	@EBB_CLUSTER_TEST=1 go test -count=1 -v -timeout 60m ./hack/cluster
 
 generate: ## Write generated code anew (needs protoc)
 	@go generate ./...

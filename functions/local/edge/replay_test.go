@@ -6,14 +6,20 @@ import (
 	"net/http/httptest"
 	"os/exec"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 )
 
+// operator is held while the tool for dead letters runs: it lets in one at a time.
+var operator sync.Mutex
+
 // operate runs the operator's tool for dead letters, and returns what it wrote and its exit status.
 func operate(t *testing.T, args ...string) (stdout string, status int) {
 	t.Helper()
+	operator.Lock()
+	defer operator.Unlock()
 	cmd := exec.CommandContext(t.Context(), "go", append([]string{"run", "./hack/deadletters"}, args...)...)
 	cmd.Dir = "../../.."
 	var progress strings.Builder

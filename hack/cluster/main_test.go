@@ -1,0 +1,171 @@
+// Package cluster_test is the acceptance test of Ebb on a real Knative: it deploys what is in config/ as the README says, and
+// asks it from zero pods, in a burst, and back to zero. `make test-cluster` runs it; without a cluster it is skipped.
+//
+// It knows a cluster by what people know it by: kubectl, ko and HTTP. What it needs is in the environment:
+//
+//	EBB_CLUSTER_TEST=1       says that the cluster of KUBECONFIG may be used; the namespace ebb is deleted first
+//	KO_DOCKER_REPO           a registry that ko can write to and the cluster can read
+//	RABBITMQ_URL, RABBITMQ_MANAGEMENT_URL  of an administrator, reached from here and from pods alike
+//	KO_BASEIMAGEOVERRIDES    base images, where distroless cannot be pulled
+//	EBB_URL                  where ingress is reached from here; default: the address that its Service has
+//	EBB_CYCLES               how often it is asked from zero, default 20
+package cluster_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"text/tabwriter"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+const (
+	root      = "../.."
+	namespace = "ebb"
+	pictures  = root + "/.ebb/pictures/"
+	// patience is for what a cluster does: pulling, starting, scaling. Knative's own window is a minute, and its grace half of one.
+	patience = 5 * time.Minute
+	interval = 500 * time.Millisecond
+)
+
+// table is what was measured.
+var table struct {
+	mu   sync.Mutex
+	rows [][2]string
+}
+
+func measured(what, format string, args ...any) {
+	table.mu.Lock()
+	defer table.mu.Unlock()
+	table.rows = append(table.rows, [2]string{what, fmt.Sprintf(format, args...)})
+}
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if len(table.rows) > 0 {
+		w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+		for _, row := range table.rows {
+			_, _ = fmt.Fprintf(w, "%s\t%s\n", row[0], row[1])
+		}
+		_ = w.Flush()
+	}
+	os.Exit(code)
+}
+
+// command runs a program in the project's folder, and returns what it wrote to stdout.
+func command(t *testing.T, stdin []byte, name string, args ...string) []byte {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, name, args...) //nolint:gosec // the test's own words
+	cmd.Dir, cmd.Stdin = root, bytes.NewReader(stdin)
+	cmd.Env = append(os.Environ(), "KO_CONFIG_PATH=ko.yaml")
+	out, err := cmd.Output()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, exit.Stderr)
+	}
+	require.NoError(t, err)
+	return out
+}
+
+func kubectl(t *testing.T, args ...string) []byte {
+	t.Helper()
+	return command(t, nil, "kubectl", args...)
+}
+
+// object is of any kind, as far as the test reads it.
+type object struct {
+	Kind     string
+	Metadata struct {
+		Name   string
+		UID    string
+		Labels map[string]string
+	}
+	Spec struct {
+		Replicas *int
+	}
+	Status struct {
+		URL        string
+		Conditions []struct{ Type, Status, Reason, Message string }
+	}
+}
+
+func objects(t *testing.T, kinds string) []object {
+	t.Helper()
+	var list struct{ Items []object }
+	require.NoError(t, json.Unmarshal(kubectl(t, "-n", namespace, "get", kinds, "-o", "json"), &list))
+	return list.Items
+}
+
+// eventually waits until why says nothing any more, and fails with what it said last.
+func eventually(t *testing.T, why func() string) {
+	t.Helper()
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	for end := time.Now().Add(patience); ; <-tick.C {
+		reason := why()
+		if reason == "" {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("after %v: %s", patience, reason)
+		}
+	}
+}
+
+// notReady is what is not ready yet, and why.
+func notReady(t *testing.T) string {
+	t.Helper()
+	var waiting []string
+	for _, o := range objects(t, "ksvc,broker,trigger,operatorpolicy") {
+		ready := "there is no condition Ready"
+		for _, c := range o.Status.Conditions {
+			if c.Type == "Ready" && c.Status == "True" {
+				ready = ""
+			} else if c.Type == "Ready" {
+				ready = c.Reason + ": " + c.Message
+			}
+		}
+		if ready != "" {
+			waiting = append(waiting, fmt.Sprintf("%s %s: %s", o.Kind, o.Metadata.Name, ready))
+		}
+	}
+	return strings.Join(waiting, "\n")
+}
+
+// replicas is how many pods Knative wants of each function, by its Service.
+func replicas(t *testing.T) map[string]int {
+	t.Helper()
+	found := map[string]int{}
+	for _, o := range objects(t, "deployment") {
+		if service := o.Metadata.Labels["serving.knative.dev/service"]; service != "" && o.Spec.Replicas != nil {
+			found[service] += *o.Spec.Replicas
+		}
+	}
+	return found
+}
+
+// awaitZero waits until no function has a pod.
+func awaitZero(t *testing.T) {
+	t.Helper()
+	eventually(t, func() string {
+		var running []string
+		for service, n := range replicas(t) {
+			if n > 0 {
+				running = append(running, service+": "+strconv.Itoa(n))
+			}
+		}
+		return strings.Join(running, ", ")
+	})
+}
