@@ -17,7 +17,7 @@ run: export LOG_FORMAT ?= text
 .PHONY: help run model pictures build dataplane test lint fmt bench soak test-cluster generate proto clean
 
 help: ## Explain the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "  Settings: PORT=8080 HOST=127.0.0.1 BROKER=$(BROKER) for run; MODEL=$(MODEL) for model; FUZZTIME=3s for test."
 
@@ -60,7 +60,10 @@ soak: model dataplane ## Load all of Ebb for ten minutes while its processes are
 test-cluster: model pictures ## Deploy to the cluster of KUBECONFIG, anew, and ask it from zero pods and in a burst
 	@EBB_CLUSTER_TEST=1 go test -count=1 -v -timeout 60m ./hack/cluster
 
-generate: ## Write generated code anew (needs protoc)
+generate: ## Write what follows from the models in config/models: their Services and Triggers, compose
+	@go run ./hack/generate
+
+proto: ## Write the code of TensorFlow Serving's protocol anew (needs protoc)
 	@go generate ./...
 
 clean: ## Remove everything that was fetched or built
