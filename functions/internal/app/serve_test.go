@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -238,20 +239,29 @@ func TestHealthSaysWhyItIsNotReady(t *testing.T) {
 
 func TestAppServesItsMetricsOnAPortOfTheirOwn(t *testing.T) {
 	t.Parallel()
-	free, err := app.Listen(t.Context(), "127.0.0.1", 0)
-	require.NoError(t, err)
-	port := free.Addr().(*net.TCPAddr).Port
-	require.NoError(t, free.Close())
-
 	lines := make(lineWriter, 4)
 	a := &app.App{Name: "test", Lookup: envconfig.MapLookuper(nil), Logger: slog.New(slog.NewTextHandler(lines, nil))}
 	a.Telemetry = &app.Telemetry{Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ebb 1") })}
 	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
 	result := make(chan error, 1)
-	go func() {
-		result <- a.Serve(ctx, app.HTTP{Host: "127.0.0.1", MetricsPort: uint16(port)}, http.NotFoundHandler(), app.ServeOptions{})
-	}()
-	require.Contains(t, <-lines, "msg=serving address=127.0.0.1:")
+	var free net.Listener
+	for served := false; !served; {
+		var err error
+		free, err = app.Listen(t.Context(), "127.0.0.1", 0)
+		require.NoError(t, err)
+		require.NoError(t, free.Close())
+		go func() {
+			result <- a.Serve(ctx, app.HTTP{Host: "127.0.0.1", MetricsPort: uint16(free.Addr().(*net.TCPAddr).Port)}, http.NotFoundHandler(), app.ServeOptions{})
+		}()
+		select {
+		case line := <-lines:
+			require.Contains(t, line, "msg=serving address=127.0.0.1:")
+			served = true
+		case err := <-result:
+			require.ErrorIs(t, err, syscall.EADDRINUSE) // somebody took the port since it was free: another one
+		}
+	}
 	transport := &http.Transport{}
 	defer transport.CloseIdleConnections()
 	s := &serving{url: "http://" + free.Addr().String(), client: &http.Client{Transport: transport}}
