@@ -1,3 +1,4 @@
+//nolint:thelper // what takes a *testing.T here is a step, unless it begins with t.Helper
 package cluster_test
 
 import (

@@ -67,7 +67,7 @@ func command(t *testing.T, stdin []byte, name string, args ...string) []byte {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, name, args...) //nolint:gosec // the test's own words
+	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Dir, cmd.Stdin = root, bytes.NewReader(stdin)
 	cmd.Env = append(os.Environ(), "KO_CONFIG_PATH=ko.yaml")
 	out, err := cmd.Output()
