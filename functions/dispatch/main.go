@@ -52,7 +52,7 @@ func start(ctx context.Context, a *app.App, c config, model *models.Model, serve
 	}
 	w, err := worker.New(worker.Config{Model: model, Predictor: server, Responder: responder, Replica: c.Replica, Logger: a.Logger})
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, responder.Close(ctx))
 	}
 	health := app.NewHealth(func() error { return errors.Join(responder.Ready(), w.Ready()) })
 	mux := http.NewServeMux()

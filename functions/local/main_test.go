@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -123,15 +124,28 @@ func TestOverRabbitMQAnInterruptEndsEveryProcessWithSuccess(t *testing.T) {
 	t.Parallel()
 	cmd, page := start(t, "BROKER=rabbitmq", "RABBITMQ_FOLDER="+filepath.Join(t.TempDir(), "rabbitmq"))
 	requireStatus(t, page[:len(page)-len("/home")]+"/health/readiness", http.StatusOK)
-	out, err := exec.CommandContext(t.Context(), "pgrep", "-P", strconv.Itoa(cmd.Process.Pid)).Output()
-	require.NoError(t, err)
-	pids := bytes.Fields(out)
+	pids := children(t, cmd.Process.Pid)
 	require.Len(t, pids, 1+2*4+2, "the broker's ingress, two dispatchers for each Trigger of config, RabbitMQ and epmd")
 	require.NoError(t, cmd.Process.Signal(syscall.SIGINT))
 	require.NoError(t, cmd.Wait(), "exit code 0")
-	for _, text := range pids {
-		pid, err := strconv.Atoi(string(text))
-		require.NoError(t, err)
+	for _, pid := range pids {
 		require.ErrorIs(t, syscall.Kill(pid, 0), syscall.ESRCH)
 	}
+}
+
+// children are the processes that a process has started, as the kernel lists them.
+func children(t *testing.T, parent int) (pids []int) {
+	t.Helper()
+	files, err := filepath.Glob("/proc/[0-9]*/status")
+	require.NoError(t, err)
+	for _, file := range files {
+		status, err := os.ReadFile(file)
+		if err != nil || !bytes.Contains(status, fmt.Appendf(nil, "\nPPid:\t%d\n", parent)) {
+			continue // it has ended meanwhile, or is somebody else's
+		}
+		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file)))
+		require.NoError(t, err)
+		pids = append(pids, pid)
+	}
+	return pids
 }

@@ -92,6 +92,10 @@ func Start(ctx context.Context, c Config) (_ *System, err error) {
 	if err != nil {
 		return nil, err
 	}
+	if c.RabbitMQ != nil {
+		rabbit := *c.RabbitMQ // a private node's addresses are written into it, and are nobody else's
+		c.RabbitMQ = &rabbit
+	}
 	s := &System{log: c.Logger}
 	defer func() {
 		if err != nil {
