@@ -31,6 +31,7 @@ import (
 	"github.com/ebb-inference/ebb/events/rabbitmqtest"
 	"github.com/ebb-inference/ebb/events/reply"
 	"github.com/ebb-inference/ebb/events/reply/amqp"
+	"github.com/ebb-inference/ebb/events/reply/amqp/amqptest"
 )
 
 // patience is how long a test waits for what must happen.
@@ -92,8 +93,8 @@ func eventually(t *testing.T, what func() bool) {
 func TestWhatHappensToRabbitMQ(t *testing.T) {
 	t.Parallel()
 	node := rabbitmqtest.Start(t)
-	in := listen(t, config(node.URL()))
-	responder := respond(t, node.URL())
+	in := listen(t, amqptest.Config(node.URL()))
+	responder := amqptest.Responder(t, node.URL())
 	works := func(id string) {
 		t.Helper()
 		eventually(t, func() bool {
@@ -113,12 +114,12 @@ func TestWhatHappensToRabbitMQ(t *testing.T) {
 	require.NotEqual(t, old, in.address(t))
 
 	// Its memory is short, which also who has not sent anything hears, and who comes now.
-	idle := respond(t, node.URL())
+	idle := amqptest.Responder(t, node.URL())
 	require.NoError(t, idle.Blocked(t.Context()))
 	const blocked = 200 * time.Millisecond
 	_, err = node.Control(t.Context(), "set_vm_memory_high_watermark", "absolute", "1")
 	require.NoError(t, err)
-	asking := []*amqp.Responder{idle, respond(t, node.URL())}
+	asking := []*amqp.Responder{idle, amqptest.Responder(t, node.URL())}
 	for _, r := range append(asking, responder) {
 		require.ErrorIs(t, r.Blocked(t.Context()), amqp.ErrBlocked)
 		require.ErrorIs(t, r.Blocked(t.Context()), amqp.ErrBlocked)
@@ -152,9 +153,9 @@ func TestWhatHappensToRabbitMQ(t *testing.T) {
 	// Who starts while it is away has to wait.
 	soon, cancel := context.WithTimeout(t.Context(), blocked)
 	defer cancel()
-	_, err = amqp.NewResponder(soon, config(node.URL()))
+	_, err = amqp.NewResponder(soon, amqptest.Config(node.URL()))
 	require.ErrorIs(t, err, context.DeadlineExceeded)
-	q, err := amqp.NewRequester(config(node.URL()))
+	q, err := amqp.NewRequester(amqptest.Config(node.URL()))
 	require.NoError(t, err)
 	patient := make(chan error, 1)
 	go func() {
@@ -174,13 +175,13 @@ func TestWhatHappensToRabbitMQ(t *testing.T) {
 func TestAThousandRepliesAtOnceEachHaveTheirOwnOutcome(t *testing.T) {
 	t.Parallel()
 	node := rabbitmqtest.Shared(t)
-	responder := respond(t, node.URL())
+	responder := amqptest.Responder(t, node.URL())
 	const inboxes, replies = 10, 1000
 	all := make([]*inbox, inboxes)
 	for i := range all {
-		all[i] = listen(t, config(node.URL()))
+		all[i] = listen(t, amqptest.Config(node.URL()))
 	}
-	gone := listen(t, config(node.URL()))
+	gone := listen(t, amqptest.Config(node.URL()))
 	nobody := gone.address(t)
 	require.NoError(t, gone.Close())
 
@@ -212,8 +213,8 @@ func TestAThousandRepliesAtOnceEachHaveTheirOwnOutcome(t *testing.T) {
 func TestARequesterThatIsSlowHoldsUpNobodyAndLosesNothing(t *testing.T) {
 	t.Parallel()
 	node := rabbitmqtest.Shared(t)
-	responder, quick := respond(t, node.URL()), listen(t, config(node.URL()))
-	q, err := amqp.NewRequester(config(node.URL()))
+	responder, quick := amqptest.Responder(t, node.URL()), listen(t, amqptest.Config(node.URL()))
+	q, err := amqp.NewRequester(amqptest.Config(node.URL()))
 	require.NoError(t, err)
 	const replies = 500
 	proceed, got := make(chan struct{}), make(chan string, replies)
@@ -240,13 +241,13 @@ func TestARequesterThatIsSlowHoldsUpNobodyAndLosesNothing(t *testing.T) {
 func TestARequesterThatIsStuckFillsNoMemory(t *testing.T) {
 	t.Parallel()
 	node := rabbitmqtest.Shared(t)
-	network := newProxy(t, listenTCP(t), node.Address())
-	c := config(through(network))
+	network := amqptest.NewProxy(t, amqptest.Listen(t), node.Address())
+	c := amqptest.Config(network.URL())
 	c.QueueBytes = 1 << 20
 	c.Heartbeat = time.Minute // it is not silence that is tried here, and a busy machine takes its time to fill the queue
-	in, responder := listen(t, c), respond(t, node.URL())
+	in, responder := listen(t, c), amqptest.Responder(t, node.URL())
 	to := in.address(t)
-	release := network.hold()
+	release := network.Hold()
 	defer release()
 	large := result("large")
 	large.Problem.Detail = strings.Repeat("x", 500_000)
@@ -265,12 +266,12 @@ func TestARequesterThatIsStuckFillsNoMemory(t *testing.T) {
 
 func TestAPeerThatIsSilentIsTakenForDead(t *testing.T) {
 	t.Parallel()
-	network := newProxy(t, listenTCP(t), rabbitmqtest.Shared(t).Address())
-	c := config(through(network))
+	network := amqptest.NewProxy(t, amqptest.Listen(t), rabbitmqtest.Shared(t).Address())
+	c := amqptest.Config(network.URL())
 	c.Heartbeat = time.Second // the shortest that there is
 	in := listen(t, c)
 	old := in.address(t)
-	release := network.hold()
+	release := network.Hold()
 	defer release()
 	require.Equal(t, old, receive(t, in.lost))
 	release()
@@ -284,9 +285,9 @@ func TestWhatIsInAReplyQueueAndIsNoResultIsDropped(t *testing.T) {
 	t.Parallel()
 	node := rabbitmqtest.Shared(t)
 	var log bytes.Buffer
-	c := config(node.URL())
+	c := amqptest.Config(node.URL())
 	c.Logger = slog.New(slog.NewTextHandler(&log, nil))
-	in, responder := listen(t, c), respond(t, node.URL())
+	in, responder := listen(t, c), amqptest.Responder(t, node.URL())
 	to := in.address(t)
 
 	conn, err := amqp091.Dial(node.URL())
@@ -316,11 +317,11 @@ func TestWhatIsInAReplyQueueAndIsNoResultIsDropped(t *testing.T) {
 func TestCloseEndsWhatIsUnderWayWhenItsTimeIsOver(t *testing.T) {
 	t.Parallel()
 	node := rabbitmqtest.Shared(t)
-	network := newProxy(t, listenTCP(t), node.Address())
-	in := listen(t, config(node.URL()))
-	responder, err := amqp.NewResponder(t.Context(), config(through(network)))
+	network := amqptest.NewProxy(t, amqptest.Listen(t), node.Address())
+	in := listen(t, amqptest.Config(node.URL()))
+	responder, err := amqp.NewResponder(t.Context(), amqptest.Config(network.URL()))
 	require.NoError(t, err)
-	release := network.hold() // so that no confirmation comes
+	release := network.Hold() // so that no confirmation comes
 	defer release()
 	to := in.address(t)
 	underWay := make(chan error, 1)
@@ -345,10 +346,10 @@ func TestWhoIsNotWantedIsToldAtOnceAndThePasswordIsNotRepeated(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			_, err := amqp.NewResponder(t.Context(), config(address))
+			_, err := amqp.NewResponder(t.Context(), amqptest.Config(address))
 			require.Error(t, err)
 			require.NotContains(t, err.Error(), "guest:")
-			q, err := amqp.NewRequester(config(address))
+			q, err := amqp.NewRequester(amqptest.Config(address))
 			require.NoError(t, err)
 			_, err = q.Listen(t.Context(), reply.Listener{})
 			require.ErrorContains(t, err, node.Address())
@@ -380,17 +381,17 @@ func TestTLS(t *testing.T) {
 	t.Parallel()
 	node := rabbitmqtest.Shared(t)
 	certificate, authority := selfSigned(t)
-	network := newProxy(t, tls.NewListener(listenTCP(t), &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS13}), node.Address())
-	secure := strings.Replace(through(network), "amqp:", "amqps:", 1)
+	network := amqptest.NewProxy(t, tls.NewListener(amqptest.Listen(t), &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS13}), node.Address())
+	secure := strings.Replace(network.URL(), "amqp:", "amqps:", 1)
 
 	trusted := secure + "?cacertfile=" + url.QueryEscape(authority)
-	in, responder := listen(t, config(trusted)), respond(t, trusted)
+	in, responder := listen(t, amqptest.Config(trusted)), amqptest.Responder(t, trusted)
 	require.NoError(t, responder.Respond(t.Context(), in.address(t), result("secret")))
 	require.Equal(t, "secret", receive(t, in.replies))
 
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	c := config(secure)
+	c := amqptest.Config(secure)
 	c.Logger = slog.New(slog.NewTextHandler(writerFunc(cancel), nil)) // the first attempt has failed when it is logged
 	_, err := amqp.NewResponder(ctx, c)
 	require.ErrorContains(t, err, "certificate")

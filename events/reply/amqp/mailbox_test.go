@@ -15,6 +15,7 @@ import (
 	"github.com/ebb-inference/ebb/events/rabbitmqtest"
 	"github.com/ebb-inference/ebb/events/reply"
 	"github.com/ebb-inference/ebb/events/reply/amqp"
+	"github.com/ebb-inference/ebb/events/reply/amqp/amqptest"
 )
 
 func record(lives time.Duration) *reply.Record {
@@ -43,7 +44,7 @@ func openMailbox(t *testing.T, m *amqp.Mailboxes, r *amqp.Responder) (*reply.Rec
 func TestAMailboxOutlivesRabbitMQAndItsReaders(t *testing.T) {
 	t.Parallel()
 	node := rabbitmqtest.Start(t)
-	mailboxes, responder := keepMailboxes(t, node.URL()), respond(t, node.URL())
+	mailboxes, responder := amqptest.Mailboxes(t, node.URL()), amqptest.Responder(t, node.URL())
 	opened, before := openMailbox(t, mailboxes, responder)
 	to := reply.MailboxAddress(opened.ID)
 	same := func() {
@@ -118,7 +119,7 @@ func TestAMailboxOutlivesRabbitMQAndItsReaders(t *testing.T) {
 func TestAMailboxThatNobodyReadsExpires(t *testing.T) {
 	t.Parallel()
 	node := rabbitmqtest.Shared(t)
-	mailboxes, responder := keepMailboxes(t, node.URL()), respond(t, node.URL())
+	mailboxes, responder := amqptest.Mailboxes(t, node.URL()), amqptest.Responder(t, node.URL())
 	r := record(time.Second)
 	require.NoError(t, mailboxes.Open(t.Context(), r))
 	eventually(t, func() bool { // asking RabbitMQ for the queue would make it live longer; answering does not
@@ -129,8 +130,8 @@ func TestAMailboxThatNobodyReadsExpires(t *testing.T) {
 func TestMailboxesOfSeveralReplicasAreTheSame(t *testing.T) {
 	t.Parallel()
 	node := rabbitmqtest.Shared(t)
-	replicas := []*amqp.Mailboxes{keepMailboxes(t, node.URL()), keepMailboxes(t, node.URL())}
-	responder := respond(t, node.URL())
+	replicas := []*amqp.Mailboxes{amqptest.Mailboxes(t, node.URL()), amqptest.Mailboxes(t, node.URL())}
+	responder := amqptest.Responder(t, node.URL())
 	r := record(time.Hour)
 	var opening sync.WaitGroup
 	errs := make(chan error, 8)
@@ -178,7 +179,7 @@ func TestMailboxesOfSeveralReplicasAreTheSame(t *testing.T) {
 func TestAMailboxWhoseOpenerDiedIsOpenedByTheNext(t *testing.T) {
 	t.Parallel()
 	node := rabbitmqtest.Shared(t)
-	mailboxes := keepMailboxes(t, node.URL())
+	mailboxes := amqptest.Mailboxes(t, node.URL())
 	r := record(time.Hour)
 	declare(t, node.URL(), reply.MailboxAddress(r.ID)) // and came no further
 	_, err := mailboxes.Read(t.Context(), r.ID)
@@ -204,7 +205,7 @@ func declare(t *testing.T, url, queue string) {
 func TestWhatIsInAMailboxAndIsNothingOfOursIsPassedOver(t *testing.T) {
 	t.Parallel()
 	node := rabbitmqtest.Shared(t)
-	mailboxes, responder := keepMailboxes(t, node.URL()), respond(t, node.URL())
+	mailboxes, responder := amqptest.Mailboxes(t, node.URL()), amqptest.Responder(t, node.URL())
 	opened, before := openMailbox(t, mailboxes, responder)
 	conn, err := amqp091.Dial(node.URL())
 	require.NoError(t, err)
@@ -225,7 +226,7 @@ func TestWhatIsInAMailboxAndIsNothingOfOursIsPassedOver(t *testing.T) {
 func TestAReaderThatHangsUpDisturbsNoOther(t *testing.T) {
 	t.Parallel()
 	node := rabbitmqtest.Shared(t)
-	mailboxes, responder := keepMailboxes(t, node.URL()), respond(t, node.URL())
+	mailboxes, responder := amqptest.Mailboxes(t, node.URL()), amqptest.Responder(t, node.URL())
 	opened, before := openMailbox(t, mailboxes, responder)
 	gone, cancel := context.WithCancel(t.Context())
 	cancel()

@@ -1,4 +1,4 @@
-package amqp_test
+package amqptest
 
 import (
 	"net"
@@ -8,8 +8,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// proxy is a network between a client and a node that a test can break.
-type proxy struct {
+// Proxy is a network between a client and a node that a test can break.
+type Proxy struct {
 	listener net.Listener
 	to       string
 
@@ -24,27 +24,31 @@ type link struct {
 	held           sync.RWMutex // locked: what the server says is held back
 }
 
-// newProxy forwards connections of a listener, which may speak TLS, to an address.
-func newProxy(t *testing.T, listener net.Listener, to string) *proxy {
+// NewProxy forwards connections of a listener, which may speak TLS, to an address.
+func NewProxy(t *testing.T, listener net.Listener, to string) *Proxy {
 	t.Helper()
-	p := &proxy{listener: listener, to: to, links: map[*link]bool{}}
+	p := &Proxy{listener: listener, to: to, links: map[*link]bool{}}
 	p.working.Go(p.accept)
 	t.Cleanup(func() {
 		require.NoError(t, listener.Close())
-		p.cut()
+		p.Cut()
 		p.working.Wait()
 	})
 	return p
 }
 
-func listenTCP(t *testing.T) net.Listener {
+// Listen listens on a free port of loopback, for NewProxy.
+func Listen(t *testing.T) net.Listener {
 	t.Helper()
 	ln, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	return ln
 }
 
-func (p *proxy) accept() {
+// URL is that of RabbitMQ beyond it.
+func (p *Proxy) URL() string { return "amqp://guest:guest@" + p.listener.Addr().String() + "/" }
+
+func (p *Proxy) accept() {
 	for {
 		client, err := p.listener.Accept()
 		if err != nil {
@@ -91,7 +95,7 @@ func (l *link) pump(to, from net.Conn, wait func()) {
 }
 
 // each calls do for each connection.
-func (p *proxy) each(do func(*link)) {
+func (p *Proxy) each(do func(*link)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for l := range p.links {
@@ -99,16 +103,16 @@ func (p *proxy) each(do func(*link)) {
 	}
 }
 
-// cut closes all connections.
-func (p *proxy) cut() {
+// Cut closes all connections.
+func (p *Proxy) Cut() {
 	p.each(func(l *link) {
 		_ = l.client.Close()
 		_ = l.server.Close()
 	})
 }
 
-// hold holds back what the server says on all present connections, until release.
-func (p *proxy) hold() (release func()) {
+// Hold holds back what the server says on all present connections, until release.
+func (p *Proxy) Hold() (release func()) {
 	var held []*link
 	p.each(func(l *link) {
 		l.held.Lock()
