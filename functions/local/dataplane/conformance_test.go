@@ -27,8 +27,6 @@ const (
 	interval = 20 * time.Millisecond
 )
 
-var quiet = slog.New(slog.DiscardHandler)
-
 func startNode(t *testing.T) *rabbitmq.Node {
 	t.Helper()
 	node, err := rabbitmq.New(t.Context(), rabbitmq.Config{Management: true})
