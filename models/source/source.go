@@ -1,0 +1,61 @@
+// Package source finds the versions of a network where its makers publish them, and brings one of them here.
+//
+// A network is published in TensorFlow Serving's layout: a folder a version, whose name is a positive number; the larger is
+// the newer. Where that is, a URL says; what its scheme means, an Opener knows, each in a package of its own, so that a
+// program compiles in only those that it wants.
+//
+// The package knows nothing of what a network is made of, nor of where it will be served.
+package source
+
+import (
+	"context"
+	"errors"
+	"net/url"
+)
+
+// Errors of a Source, for callers that decide by them. All others are worth another try.
+var (
+	// ErrScheme says that no Opener knows the URL's scheme.
+	ErrScheme = errors.New("unknown kind of model source")
+	// ErrGone says that the version is not published, or not any more.
+	ErrGone = errors.New("no such version")
+	// ErrIncomplete says that the version is not published completely; it may be later.
+	ErrIncomplete = errors.New("version is not complete")
+	// ErrCorrupt says that the version's files are not what its checksums say.
+	ErrCorrupt = errors.New("version is corrupt")
+	// ErrLimit says that the version, or the list of versions, is larger than the Limits allow.
+	ErrLimit = errors.New("over the limit")
+)
+
+// Source is one network's place of publication.
+type Source interface {
+	// Versions lists what is published, ascending. What is recognisably not complete is not listed; what is not a version
+	// is skipped.
+	Versions(ctx context.Context) ([]int64, error)
+	// Fetch brings the files of a version into dir, an empty folder, and checks them by the checksums that the source has.
+	// After an error dir holds anything and is of no use.
+	Fetch(ctx context.Context, version int64, dir string) (Fetched, error)
+	// Close frees what the source holds.
+	Close() error
+}
+
+// Fetched is what Fetch brought.
+type Fetched struct {
+	Files    int
+	Bytes    int64
+	Digest   string // "sha256:…" over the names and contents of all files; the same files have the same digest, whatever the source
+	Verified bool   // the source had checksums for every file, and they were right
+}
+
+// Limits bound what a source may make of us. The zero value of a field is its default.
+type Limits struct {
+	Versions int   // listed versions, default 1000
+	Files    int   // of one version, default 10000
+	Bytes    int64 // of one version, default 8 GiB
+}
+
+// Opener makes the Source of a URL whose scheme it knows. It may look at the URL only; the network is asked later.
+type Opener func(ctx context.Context, at *url.URL, limits Limits) (Source, error)
+
+// Openers are the Openers by scheme.
+type Openers map[string]Opener
