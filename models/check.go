@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 	"unicode"
 )
 
@@ -30,6 +31,13 @@ var tensorOnly = []string{"dtype", "layout", "channels", "width", "height", "res
 // setDefaults fills in what the file leaves out. What does not apply stays zero.
 func (d *decoder) setDefaults(m *Definition) {
 	setDefault(d, "serving.signature", &m.Serving.Signature, "serving_default")
+	if d.has("serving.source") {
+		setDefault(d, "serving.source.keep", &m.Serving.Source.Keep, 3)
+		setDefault(d, "serving.rollout.steps", &m.Serving.Rollout.Steps, []int{10, 50})
+		setDefault(d, "serving.rollout.hold", &m.Serving.Rollout.Hold, Duration(time.Minute))
+		setDefault(d, "serving.rollout.errors", &m.Serving.Rollout.Errors, 0.01)
+		setDefault(d, "serving.rollout.latency", &m.Serving.Rollout.Latency, 1.5)
+	}
 	setDefault(d, "input.kind", &m.Input.Kind, KindTensor)
 	if m.Input.Kind == KindTensor {
 		setDefault(d, "input.layout", &m.Input.Layout, LayoutNHWC)
@@ -66,6 +74,8 @@ func (d *decoder) check(m *Model) {
 	}
 	d.checkQuestion(m)
 	d.checkServing(m.Serving)
+	d.checkSource(m.Serving)
+	d.checkRollout(m)
 	d.checkInput(m.Input)
 	d.checkOutput(m)
 	d.between("batching.size", m.Batching.Size, 1, maxSize)

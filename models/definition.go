@@ -4,6 +4,8 @@
 // It knows nothing of events, brokers or HTTP.
 package models
 
+import "time"
+
 // Definition is one model. The YAML keys are the fields' tags; Parse documents the defaults.
 type Definition struct {
 	Name     string   `yaml:"name"`     // a DNS label: it becomes part of names in Kubernetes
@@ -22,7 +24,44 @@ type Serving struct {
 	Version   int64  `yaml:"version"`   // 0: the latest
 	Label     string `yaml:"label"`     // instead of a version
 	Signature string `yaml:"signature"` // default "serving_default"
+
+	Source  Source  `yaml:"source"`  // where newer versions are published; none: nobody looks for any
+	Rollout Rollout `yaml:"rollout"` // how one of them gets to serve
 }
+
+// Source says where versions of the network are published, in TensorFlow Serving's layout: a folder a version.
+type Source struct {
+	URL   string `yaml:"url"`   // file:, http:, https:, gs:, s3:, oci: or grpc:, the last of which only lists versions
+	Files string `yaml:"files"` // where the files are of the versions that a grpc: URL lists
+	Keep  int    `yaml:"keep"`  // how many versions are kept to go back to; default 3
+}
+
+// Rollout says what a newer version has to show before it serves. All but the golden pictures needs a source.
+type Rollout struct {
+	Golden  []Golden `yaml:"golden"`
+	Steps   []int    `yaml:"steps"`   // percent of the traffic, before all of it; default [10, 50]
+	Hold    Duration `yaml:"hold"`    // of each step; default 1m
+	Errors  float64  `yaml:"errors"`  // the share of its calls that may fail beyond what failed before; default 0.01
+	Latency float64  `yaml:"latency"` // how many times its predecessor's its mean compute time may be; default 1.5
+}
+
+// Golden is a picture whose answer is known, in a model's own terms: Answer for one with a question, Label for any.
+type Golden struct {
+	Picture     string  `yaml:"picture"`     // a file beside the definition, or an http(s) URL
+	SHA256      string  `yaml:"sha256"`      // of a picture by URL
+	Answer      string  `yaml:"answer"`      // "yes" or "no"
+	Probability float64 `yaml:"probability"` // least probability of the answer or the label; 0: any
+	Label       string  `yaml:"label"`       // of the most probable class
+}
+
+// The answers of Golden.
+const (
+	AnswerYes = "yes"
+	AnswerNo  = "no"
+)
+
+// Duration is a time.Duration that is written as Go does: 90s, 1m30s.
+type Duration time.Duration
 
 // The ways in which a network takes a picture.
 const (

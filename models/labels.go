@@ -13,9 +13,8 @@ import (
 
 // The limits of a label file.
 const (
-	maxLabelBytes = 1 << 20 // the file
-	maxLabels     = 65536   // lines
-	maxLabel      = 256     // bytes a line
+	maxLabels = 65536 // lines
+	maxLabel  = 256   // bytes a line
 )
 
 // imagenet is the 1001 classes that the Inception and MobileNet families were trained with: index 0 is "background", the
@@ -43,7 +42,7 @@ var imagenet1001 = sync.OnceValue(func() []string {
 func parseLabels(src source) ([]string, error) {
 	data := bytes.TrimPrefix(src.data, []byte("\ufeff"))
 	lines := bufio.NewScanner(bytes.NewReader(data))
-	lines.Buffer(nil, maxLabelBytes+1)
+	lines.Buffer(nil, maxBesideBytes+1)
 	labels := make([]string, 0, bytes.Count(data, []byte("\n"))+1)
 	for lines.Scan() {
 		label := lines.Text()

@@ -2,6 +2,7 @@ package models
 
 import (
 	"bytes"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -18,7 +19,7 @@ const (
 )
 
 // ReadManifest reads the models of a Kubernetes manifest of at most 1 MiB: of each ConfigMap that has the label
-// ManifestLabel, the definition at ManifestKey, as Parse reads it, with the other keys as the files beside it. Documents
+// ManifestLabel, the definition at ManifestKey, as Parse reads it, with the other keys of data and binaryData as the files beside it. Documents
 // of another kind are skipped; a manifest without a model gives none. The lines in errors are the manifest's, and all
 // models' mistakes are joined.
 func ReadManifest(fsys fs.FS, name string) ([]*Model, error) {
@@ -59,8 +60,8 @@ func readConfigMap(file string, doc *yaml.Node) (*Model, int, error) {
 	if kind := get(doc, "kind"); kind == nil || kind.Value != "ConfigMap" || get(get(get(doc, "metadata"), "labels"), ManifestLabel) == nil {
 		return nil, 0, nil
 	}
-	files, err := readData(file, get(doc, "data"))
-	if err != nil {
+	files := make(map[string]source)
+	if err := errors.Join(readData(file, doc, "data", files), readData(file, doc, "binaryData", files)); err != nil {
 		return nil, 0, err
 	}
 	definition, ok := files[ManifestKey]
@@ -77,30 +78,37 @@ func readConfigMap(file string, doc *yaml.Node) (*Model, int, error) {
 	return m, definition.line(1), err
 }
 
-// readData returns the values of a ConfigMap's data.
-func readData(file string, data *yaml.Node) (map[string]source, error) {
+// readData adds the values of a ConfigMap's data or binaryData, which is in base64, to files.
+func readData(file string, doc *yaml.Node, of string, files map[string]source) error {
+	data := get(doc, of)
 	if data == nil || data.Kind != yaml.MappingNode {
-		return nil, nil
+		return nil
 	}
-	files := make(map[string]source, len(data.Content)/2)
 	for i := 0; i+1 < len(data.Content); i += 2 {
 		key, value := data.Content[i], data.Content[i+1]
-		field := "data[" + clip(key.Value) + "]"
+		field := of + "[" + clip(key.Value) + "]"
 		if value.ShortTag() != "!!str" || value.Kind != yaml.ScalarNode {
-			return nil, &fieldError{file, value.Line, field, "is " + describe(value) + ", want text"}
+			return &fieldError{file, value.Line, field, "is " + describe(value) + ", want text"}
 		}
 		if _, twice := files[key.Value]; twice {
-			return nil, &fieldError{file, key.Line, field, "is given twice; give it once"}
+			return &fieldError{file, key.Line, field, "is given twice; give it once"}
 		}
 		src := source{file: file, data: []byte(value.Value)}
-		if value.Style&yaml.LiteralStyle != 0 {
+		switch {
+		case of == "binaryData":
+			decoded, err := base64.StdEncoding.DecodeString(value.Value)
+			if err != nil {
+				return &fieldError{file, value.Line, field, "is not in base64: " + err.Error()}
+			}
+			src.data, src.fixed = decoded, value.Line
+		case value.Style&yaml.LiteralStyle != 0:
 			src.offset = value.Line // the text begins on the line after the "|"
-		} else {
+		default:
 			src.fixed = value.Line
 		}
 		files[key.Value] = src
 	}
-	return files, nil
+	return nil
 }
 
 // get returns the value of a mapping's key, nil when there is none.

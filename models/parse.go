@@ -19,21 +19,29 @@ import (
 const (
 	maxDefinitionBytes = 64 << 10
 	maxManifestBytes   = 1 << 20 // Kubernetes takes no larger ConfigMap
+	maxBesideBytes     = 1 << 20 // a file beside a definition, which is a part of its ConfigMap
 )
 
 // Model is a definition that fits together, with the labels that it names. It is not changed after it was parsed.
 type Model struct {
 	Definition
-	Labels []string // one a value of the network's output
+	Labels   []string          // one a value of the network's output
+	Pictures map[string][]byte // the golden pictures that lie beside the definition, by their names there
 }
 
-// Parse reads one definition, a YAML document of at most 64 KiB, and the label file beside it if it names one.
+// Parse reads one definition, a YAML document of at most 64 KiB, and the files beside it that it names:
+// labels and golden pictures.
 //
 // It is strict: an unknown field, a field given twice, a value of another type, an anchor or a second document is an
 // error, and so is a definition that does not fit together. Errors are "file:line: field: what is wrong", all mistakes
 // joined. The defaults:
 //
 //	serving.signature       serving_default
+//	serving.source.keep     3            (with a source)
+//	serving.rollout.steps   [10, 50]     (with a source)
+//	serving.rollout.hold    1m           (with a source)
+//	serving.rollout.errors  0.01         (with a source)
+//	serving.rollout.latency 1.5          (with a source)
 //	input.kind              tensor
 //	input.layout            NHWC         (tensor)
 //	input.channels          RGB          (tensor)
@@ -52,9 +60,9 @@ func Parse(fsys fs.FS, name string) (*Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	return parse(source{file: name, data: data}, func(label string) (source, error) {
-		file := path.Join(path.Dir(name), label)
-		data, err := readFile(fsys, file, maxLabelBytes)
+	return parse(source{file: name, data: data}, func(beside string) (source, error) {
+		file := path.Join(path.Dir(name), beside)
+		data, err := readFile(fsys, file, maxBesideBytes)
 		return source{file: file, data: data}, err
 	})
 }
@@ -70,6 +78,7 @@ func parse(src source, beside func(name string) (source, error)) (*Model, error)
 	d.decode(doc, "", reflect.ValueOf(&m.Definition).Elem())
 	d.setDefaults(&m.Definition)
 	m.Labels = d.labels(m.Output.Labels, beside)
+	m.Pictures = d.pictures(m.Serving.Rollout.Golden, beside)
 	d.check(m)
 	if err := d.failures(); err != nil {
 		return nil, err
@@ -86,7 +95,7 @@ func (d *decoder) labels(name string, beside func(string) (source, error)) []str
 	if set, ok := builtIn[name]; ok {
 		return set()
 	}
-	if name == "." || !fs.ValidPath(name) || strings.ContainsAny(name, `/\`) {
+	if !isFileName(name) {
 		d.failAt(field, "is %s, want imagenet-1001, imagenet-1000 or the name of a file in the same folder", clip(name))
 		return nil
 	}
@@ -100,6 +109,11 @@ func (d *decoder) labels(name string, beside func(string) (source, error)) []str
 		d.failAt(field, "%s", err)
 	}
 	return labels
+}
+
+// isFileName says whether a name is that of a file in the same folder.
+func isFileName(name string) bool {
+	return name != "." && fs.ValidPath(name) && !strings.ContainsAny(name, `/\`)
 }
 
 // onlyDocument returns the root of the text's only YAML document.

@@ -73,16 +73,19 @@ func checkConfigMap(text string) (keys []string, err error) {
 		return nil, fmt.Errorf("metadata.namespace is %q; want %s", in, namespace)
 	}
 	var m struct {
-		Data map[string]string `yaml:"data"`
+		Data       map[string]string `yaml:"data"`
+		BinaryData map[string]string `yaml:"binaryData"`
 	}
 	if err := yaml.Unmarshal([]byte(text), &m); err != nil {
 		return nil, err
 	}
-	for key := range m.Data {
-		if !configMapKey.MatchString(key) {
-			return nil, fmt.Errorf("data: %.64q cannot be a key of a ConfigMap (letters, digits, '-', '_', '.')", key)
+	for _, data := range []map[string]string{m.Data, m.BinaryData} {
+		for key := range data {
+			if !configMapKey.MatchString(key) {
+				return nil, fmt.Errorf("data: %.64q cannot be a key of a ConfigMap (letters, digits, '-', '_', '.')", key)
+			}
+			keys = append(keys, key)
 		}
-		keys = append(keys, key)
 	}
 	slices.Sort(keys)
 	return keys, nil

@@ -162,3 +162,28 @@ func TestAGeneratedPartIsBetweenItsMarks(t *testing.T) {
 		require.Error(t, err, name)
 	}
 }
+
+func TestGoldenPicturesOfAModelAreMountedWithIt(t *testing.T) {
+	t.Parallel()
+	config := copied(t)
+	text := read(t, config, "models", "cat.yaml")
+	definition, _, _ := strings.Cut(text, madeBelow)
+	definition = strings.Replace(definition, "      model: inception_v3\n", "      model: inception_v3\n      source: {url: \"gs://models/inception_v3\"}\n"+
+		"      rollout: {golden: [{picture: cat.jpg, answer: yes}]}\n", 1)
+	put(t, definition+"binaryData:\n  cat.jpg: /9j/\n", config, "models", "cat.yaml")
+	made, err := manifests(config)
+	require.NoError(t, err)
+	require.Contains(t, made["300-ingress.yaml"], `- {key: "cat.jpg", path: "cat/cat.jpg"}`)
+}
+
+func TestModelsThatShareANetworkHaveToAgree(t *testing.T) {
+	t.Parallel()
+	config := copied(t)
+	for name, bucket := range map[string]string{"cat": "one", "dog": "two"} {
+		text := read(t, config, "models", name+".yaml")
+		put(t, strings.Replace(text, "      model: inception_v3\n",
+			"      model: inception_v3\n      source: {url: \"gs://"+bucket+"/x\"}\n", 1), config, "models", name+".yaml")
+	}
+	_, err := manifests(config)
+	require.ErrorContains(t, err, "model dog: serving.source differs from that of model cat")
+}

@@ -13,6 +13,7 @@ import (
 	"text/template"
 
 	"github.com/ebb-inference/ebb/events"
+	"github.com/ebb-inference/ebb/models"
 )
 
 //go:embed templates
@@ -94,7 +95,17 @@ func readDefinitions(folder string) (all []definition, err error) {
 	if len(paths) == 0 {
 		errs = append(errs, fmt.Errorf("no model in %s", folder))
 	}
-	return all, errors.Join(errs...)
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	known := make([]*models.Model, len(all))
+	for i, d := range all {
+		known[i] = d.Model
+	}
+	if _, err := models.Networks(known); err != nil {
+		return nil, fmt.Errorf("%s: %w", folder, err)
+	}
+	return all, nil
 }
 
 // networksOf are the model servers in Ebb's namespace that the models name. One at another address is somebody else's.
