@@ -212,3 +212,20 @@ func clip(reason string) string {
 	}
 	return reason
 }
+
+// Took is how long the roll-out of what serves took, from finding it until it served for good; false when that is not known,
+// or nothing was rolled out.
+func (s *State) Took() (time.Duration, bool) {
+	var found time.Time
+	var took time.Duration
+	for _, e := range s.History {
+		switch {
+		case e.Version != s.Serving:
+		case e.Event == Found:
+			found = e.Time
+		case e.Event == Serves && !found.IsZero():
+			took = e.Time.Sub(found)
+		}
+	}
+	return took, took > 0
+}
