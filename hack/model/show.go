@@ -30,7 +30,9 @@ func show(w io.Writer, states []rollout.State) error {
 
 func describe(b *strings.Builder, s rollout.State) {
 	fmt.Fprintf(b, "%s (%s), from %s\n", s.Network, strings.Join(s.Models, ", "), s.Source)
-	line := func(name, format string, args ...any) { fmt.Fprintf(b, "  %-10s %s\n", name, fmt.Sprintf(format, args...)) }
+	line := func(name, format string, args ...any) {
+		fmt.Fprintf(b, "  %-10s %s\n", name, fmt.Sprintf(format, args...))
+	}
 	if s.Serving == 0 {
 		line("serving", "nothing")
 	} else {
