@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/ebb-inference/ebb/functions/ingress/ask"
+	"github.com/ebb-inference/ebb/functions/ingress/networks"
+	"github.com/ebb-inference/ebb/functions/ingress/page"
 	"github.com/ebb-inference/ebb/functions/internal/app"
 	"github.com/ebb-inference/ebb/models"
 )
@@ -23,6 +25,7 @@ type config struct {
 	Replica       string         `env:"POD_NAME"`                        // which replica this is; empty: the host's name
 	FetchAllow    []netip.Prefix `env:"FETCH_ALLOW"`                     // networks that pictures by address may come from though they are not public
 	CallbackAllow []netip.Prefix `env:"CALLBACK_ALLOW"`                  // networks that may be called back though they are not public
+	ModelSync     string         `env:"MODELSYNC_URL"`                   // where modelsync is, for the page about networks; empty: there is none
 	Origins       []string       `env:"CORS_ORIGINS"`                    // whose pages may call the API, or *
 	Pending       uint16         `env:"PENDING_LIMIT, default=1024"`     // most events that wait for their answer
 	Memory        uint16         `env:"MEMORY_MIB, default=256"`         // that the bodies of all requests may take
@@ -45,6 +48,11 @@ func (c *config) check() error {
 	if err := ask.CheckBrokerURL(c.Broker); err != nil {
 		return fmt.Errorf("environment variable BROKER_URL: %w", err)
 	}
+	if c.ModelSync != "" {
+		if err := ask.CheckBrokerURL(c.ModelSync); err != nil {
+			return fmt.Errorf("environment variable MODELSYNC_URL: %w", err)
+		}
+	}
 	if c.Replica == "" {
 		host, err := os.Hostname()
 		if err != nil {
@@ -53,6 +61,14 @@ func (c *config) check() error {
 		c.Replica = host
 	}
 	return nil
+}
+
+// networks is who knows how networks do, nil when there is nobody.
+func (c *config) networks() page.Networks {
+	if c.ModelSync == "" {
+		return nil
+	}
+	return networks.New(c.ModelSync)
 }
 
 // models reads the models that can be asked.

@@ -61,7 +61,7 @@ func start(ctx context.Context, a *app.App, c config, known []*models.Model) (*a
 	health := app.NewHealth(service.Ready)
 	handler := gateway.New(gateway.Config{
 		Service: service, Fetcher: fetcher, Callbacks: callback.Handler(service, a.Logger), Health: health, Version: a.Version,
-		Page:   page.New(page.Config{Asker: service, Fetcher: fetcher, MaxBytes: gateway.DefaultMaxBytes, SuggestedURL: page.ExampleURL, Logger: a.Logger}),
+		Page:   page.New(page.Config{Asker: service, Fetcher: fetcher, Networks: c.networks(), MaxBytes: gateway.DefaultMaxBytes, SuggestedURL: page.ExampleURL, Logger: a.Logger}),
 		Memory: int64(c.Memory) << 20, CORSOrigins: c.Origins, Logger: a.Logger,
 	})
 	return &app.Function{Handler: handler, Health: health, Stop: func(ctx context.Context) error {
