@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/ebb-inference/ebb/functions/ingress/networks"
@@ -118,17 +119,11 @@ func newNetworkCard(n networks.Network) networkCard {
 
 // list names several things.
 func list(names []string) string {
-	text := ""
-	for i, name := range names {
-		switch {
-		case i > 0 && i == len(names)-1:
-			text += " and "
-		case i > 0:
-			text += ", "
-		}
-		text += name
+	if len(names) < 2 {
+		return strings.Join(names, "")
 	}
-	return text
+	last := len(names) - 1
+	return strings.Join(names[:last], ", ") + " and " + names[last]
 }
 
 // doing says what is done with a candidate.

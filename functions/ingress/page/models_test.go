@@ -174,7 +174,7 @@ func TestThePageAboutNetworksInABrowser(t *testing.T) {
 			done := report()
 			done.Serving, done.Previous, done.Candidate, done.LastFailure = 5, 2, nil, nil
 			r.say(done)
-			tab.Gone("[data-part=candidate]") // the page looks again by itself
+			tab.Wait("[data-serving='5']") // the page looks again by itself
 			require.Equal(t, "Version 5 serves", tab.Text("[data-part=serving]"))
 		})
 	}
