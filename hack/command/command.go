@@ -100,10 +100,18 @@ type Runner struct {
 	Tries    int           // of a command whose failure passes; default 6
 }
 
-// Say writes a line to the log.
+// Say writes a line to the log. In a dry run it is a comment: all of the log could be given to a shell.
 func (r *Runner) Say(format string, args ...any) {
+	line := fmt.Sprintf(format, args...)
+	if r.DryRun {
+		line = "# " + strings.ReplaceAll(line, "\n", "\n# ")
+	}
+	r.write(line)
+}
+
+func (r *Runner) write(line string) {
 	if r.Log != nil {
-		_, _ = fmt.Fprintf(r.Log, format+"\n", args...) // nobody to tell when it fails
+		_, _ = fmt.Fprintln(r.Log, line) // nobody to tell when it fails
 	}
 }
 
@@ -116,7 +124,7 @@ func (r *Runner) Run(ctx context.Context, c Command) error {
 // Output runs a command and returns what it wrote. In a dry run that is nothing.
 func (r *Runner) Output(ctx context.Context, c Command) ([]byte, error) {
 	if r.DryRun {
-		r.Say("%s", strings.Join(append(slices.Clone(r.Env), c.String()), " "))
+		r.write(strings.Join(append(slices.Clone(r.Env), c.String()), " "))
 		return nil, nil
 	}
 	tries := r.Tries

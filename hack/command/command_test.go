@@ -64,11 +64,12 @@ func TestADryRunRunsNothing(t *testing.T) {
 	var log bytes.Buffer
 	file := filepath.Join(t.TempDir(), "made")
 	r := &Runner{DryRun: true, Log: &log, Env: []string{"KUBECONFIG=a"}}
+	r.Say("this is\nwhy")
 	out, err := r.Output(t.Context(), New("touch", file))
 	require.NoError(t, err)
 	require.Empty(t, out)
 	require.NoFileExists(t, file)
-	require.Equal(t, "KUBECONFIG=a touch "+file+"\n", log.String())
+	require.Equal(t, "# this is\n# why\nKUBECONFIG=a touch "+file+"\n", log.String())
 }
 
 func TestAFailureThatPassesIsTriedAgainAndAnyOtherIsNot(t *testing.T) {

@@ -65,7 +65,7 @@ func (c cloud) writeConfig(f files) error {
 	yours := fmt.Sprintf("account=%s\nmodels=%s\ndomain=%s\naddress=%s\ncertificates=%s\n", c.modelsReader(), c.models(), c.domain, c.name, c.name)
 	file := filepath.Join(f.config(), overlay, "gke.env")
 	if c.runner.DryRun {
-		c.runner.Say("# %s is a copy of config, with this in %s/gke.env:\n# %q", f.config(), overlay, yours)
+		c.runner.Say("%s is a copy of config, with this in %s/gke.env:\n%s", f.config(), overlay, yours)
 		return nil
 	}
 	if err := os.RemoveAll(f.config()); err != nil {

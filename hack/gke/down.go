@@ -41,7 +41,7 @@ func (c cloud) down(ctx context.Context, f files, force bool) error {
 		}
 	}
 	if c.runner.DryRun {
-		c.runner.Say("# and the folder %s", f.folder())
+		c.runner.Say("and the folder %s", f.folder())
 		return nil
 	}
 	if force {

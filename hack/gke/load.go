@@ -46,7 +46,7 @@ func (o loadOptions) check() error {
 func (c cloud) load(ctx context.Context, f files, o loadOptions) error {
 	watch := "KUBECONFIG=" + f.kubeconfig()
 	if c.runner.DryRun {
-		c.runner.Say("# %d requests to %s, %g a second; no command", o.requests, o.url, o.rate)
+		c.runner.Say("%d requests to %s, %g a second; no command", o.requests, o.url, o.rate)
 		return nil
 	}
 	all, err := models.ReadFolders(filepath.Join(f.root, "config", "compose", "models"))
