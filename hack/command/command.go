@@ -124,7 +124,12 @@ func (r *Runner) Run(ctx context.Context, c Command) error {
 // Output runs a command and returns what it wrote. In a dry run that is nothing.
 func (r *Runner) Output(ctx context.Context, c Command) ([]byte, error) {
 	if r.DryRun {
-		r.write(strings.Join(append(slices.Clone(r.Env), c.String()), " "))
+		words := make([]string, 0, len(r.Env)+1)
+		for _, variable := range r.Env {
+			name, value, _ := strings.Cut(variable, "=")
+			words = append(words, name+"="+quoted(value))
+		}
+		r.write(strings.Join(append(words, c.String()), " "))
 		return nil, nil
 	}
 	tries := r.Tries

@@ -118,7 +118,7 @@ func run(ctx context.Context, args []string, m machine) error {
 	}
 	root := m.root
 	if root == "" {
-		if root, err = findRoot(); err != nil {
+		if root, err = command.Root(); err != nil {
 			return err
 		}
 	}
@@ -147,22 +147,4 @@ func run(ctx context.Context, args []string, m machine) error {
 		return c.down(ctx, f, o.force)
 	}
 	return fmt.Errorf("there is no %q; there are up, deploy, load and down (-help says more)", o.verb)
-}
-
-// findRoot is the project's folder: this one, or the first above it with a ko.yaml.
-func findRoot() (string, error) {
-	dir, err := os.Getwd()
-	if err != nil {
-		return "", err
-	}
-	for {
-		if _, err := os.Stat(filepath.Join(dir, "ko.yaml")); err == nil {
-			return dir, nil
-		}
-		parent := filepath.Dir(dir)
-		if parent == dir {
-			return "", errors.New("this has to run in the project's folder, where ko.yaml is")
-		}
-		dir = parent
-	}
 }

@@ -184,37 +184,19 @@ func TestEveryCommandIsInItsOrder(t *testing.T) {
 	before(down, "remove-iam-policy-binding my-project", "service-accounts delete ebb-nodes")
 }
 
-// goesOnAfterEveryFailure lets every change fail once, each run going on where the one before failed, and returns those that did.
-func goesOnAfterEveryFailure(t *testing.T, p place, when string, args ...string) (failed []string) {
-	t.Helper()
-	for more := 1; ; {
-		p.Fail(t, fmt.Sprintf("%d %s", p.State(t).Changes+more, when))
-		said, err := p.gke(t, args...)
-		commands := changing(p.Commands(t))
-		if err == nil {
-			p.Fail(t, "")
-			return failed
-		}
-		require.ErrorContains(t, err, "the stand-in was told to fail", said)
-		require.ErrorContains(t, err, "this command failed: ")
-		// What is done again without a look, as what was downloaded and not yet found right, may not fail for ever.
-		switch last := commands[len(commands)-1]; {
-		case slices.Contains(failed, last):
-			more++
-		default:
-			failed, more = append(failed, last), 1
-		}
-		require.Less(t, more, 20, failed)
-	}
-}
-
 func TestItGoesOnAfterAFailureOfEveryStep(t *testing.T) {
 	t.Parallel()
 	for _, when := range []string{"before", "after"} {
 		t.Run(when+" the change", func(t *testing.T) {
 			t.Parallel()
 			p, whole := newPlace(t), newPlace(t)
-			failed := goesOnAfterEveryFailure(t, p, when, "up")
+			running := func(verb string) func() error {
+				return func() error {
+					_, err := p.gke(t, verb)
+					return err
+				}
+			}
+			failed := p.FailEach(t, when, changing, running("up"))
 			for _, change := range changing(whole.must(t, "up")) {
 				require.Contains(t, failed, strings.ReplaceAll(change, whole.root, p.root))
 			}
@@ -224,7 +206,7 @@ func TestItGoesOnAfterAFailureOfEveryStep(t *testing.T) {
 			require.Empty(t, changing(p.must(t, "up")))
 
 			p.must(t, "deploy")
-			goesOnAfterEveryFailure(t, p, when, "down")
+			p.FailEach(t, when, changing, running("down"))
 			require.Empty(t, p.State(t).Things)
 			require.Empty(t, p.State(t).Leaked)
 		})

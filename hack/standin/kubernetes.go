@@ -143,12 +143,13 @@ func (c call) apply(file string) error {
 		}
 		text = string(read)
 	}
-	if strings.Contains(text, "kind: Namespace") {
-		c.Kube["/namespace/ebb"] = map[string]any{}
-		return nil
-	}
 	if strings.Contains(text, "kind: RabbitmqCluster") {
 		c.Kube["rabbitmq/rabbitmqclusters.rabbitmq.com/rabbitmq"] = map[string]any{}
+		c.Kube["rabbitmq/secret/rabbitmq-default-user"] = map[string]any{"data": map[string]any{"username": []byte("default_user_x"), "password": []byte("secret")}}
+		return nil
+	}
+	if strings.Contains(text, "kind: Namespace") {
+		c.Kube["/namespace/ebb"] = map[string]any{}
 		return nil
 	}
 	for part, what := range brings {

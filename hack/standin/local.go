@@ -79,7 +79,7 @@ func docker(c call) (string, bool, error) {
 				out += name + "\n"
 			}
 		}
-		return out, false, c.only("all", "format")
+		return out, false, c.only("all", "filter", "format")
 	case words[0] == "run":
 		if c.Things[key] != nil {
 			return "", false, errors.New("Conflict. The container name is already in use")

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -61,6 +62,31 @@ func (w World) Environ(more ...string) []string {
 func (w World) Fail(t *testing.T, how string) {
 	t.Helper()
 	require.NoError(t, os.WriteFile(filepath.Join(w.folder, "fail"), []byte(how), 0o600))
+}
+
+// FailEach lets every change fail once, before or after it is made, each run going on where the one before failed, until a run ends
+// well. It returns the commands that failed; changing are those that change something.
+func (w World) FailEach(t *testing.T, when string, changing func([]string) []string, run func() error) (failed []string) {
+	t.Helper()
+	for more := 1; ; {
+		w.Fail(t, fmt.Sprintf("%d %s", w.State(t).Changes+more, when))
+		err := run()
+		commands := changing(w.Commands(t))
+		if err == nil {
+			w.Fail(t, "")
+			return failed
+		}
+		require.ErrorContains(t, err, "this command failed: ")
+		require.ErrorContains(t, err, "the stand-in was told to fail")
+		// What is done again without a look, as what was downloaded and not yet found right, may not fail for ever.
+		switch last := commands[len(commands)-1]; {
+		case slices.Contains(failed, last):
+			more++
+		default:
+			failed, more = append(failed, last), 1
+		}
+		require.Less(t, more, 20, failed)
+	}
 }
 
 // State is what there is.
