@@ -51,7 +51,7 @@ func TestAnErrorSaysWhichCommandWhatItSaidAndWhatToDo(t *testing.T) {
 	require.ErrorContains(t, err, "what to do: ask somebody")
 	e, ok := errors.AsType[*Error](err)
 	require.True(t, ok)
-	require.Equal(t, said, len(strings.Split(e.Said, "\n")))
+	require.Len(t, strings.Split(e.Said, "\n"), said)
 
 	err = r.Run(t.Context(), New("no-such-program"))
 	require.ErrorIs(t, err, exec.ErrNotFound)

@@ -120,19 +120,18 @@ func TestADryRunPrintsWhatARealRunRunsAndRunsNothing(t *testing.T) {
 		f := files{p.root, "ebb-my-project"}
 		return []string{"KUBECONFIG=" + f.kubeconfig(), "KO_DOCKER_REPO=europe-west4-docker.pkg.dev/my-project/ebb", "KO_CONFIG_PATH=" + filepath.Join(p.root, "ko.yaml")}
 	}()
-	// What has to be said twice, until all of Google Cloud and of the cluster knows, is not printed twice.
-	once := func(commands []string) []string { return slices.Compact(commands) }
 	for _, verb := range []string{"up", "deploy", "down"} {
 		printed, err := p.gke(t, "-dry-run", verb)
 		require.NoError(t, err)
 		require.Empty(t, p.Commands(t), "a dry run of %s ran something", verb)
-		real := p.must(t, verb)
+		ran := p.must(t, verb)
 		want := standintest.Printed(printed, env...)
 		if verb == "down" { // it looks first whether there is a map to list the places of, and until what is in RabbitMQ has gone
-			require.Equal(t, changing(want), changing(real))
+			require.Equal(t, changing(want), changing(ran))
 			continue
 		}
-		require.Equal(t, want, once(real), verb)
+		// What has to be said twice, until all of Google Cloud and of the cluster knows, is not printed twice.
+		require.Equal(t, want, slices.Compact(ran), verb)
 	}
 	require.NoDirExists(t, filepath.Join(p.root, ".ebb", "gke", "ebb-my-project"))
 }

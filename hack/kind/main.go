@@ -117,8 +117,9 @@ func run(ctx context.Context, args []string, m machine) error {
 	if err := s.check(); err != nil {
 		return err
 	}
-	root, err := m.root, error(nil)
+	root := m.root
 	if root == "" {
+		var err error
 		if root, err = command.Root(); err != nil {
 			return err
 		}

@@ -108,13 +108,7 @@ func (c call) get(namespace, kind, name string) (string, bool, error) {
 	object := c.Kube[namespace+"/"+kind+"/"+name]
 	switch {
 	case kind == "customresourcedefinition" || kind == "persistentvolume":
-		out := ""
-		for _, is := range slices.Sorted(maps.Keys(c.Kube)) {
-			if name, ok := strings.CutPrefix(is, "/"+kind+"/"); ok {
-				out += kind + "/" + name + "\n"
-			}
-		}
-		return out, false, c.only("output")
+		return lines(c.Kube, "/"+kind+"/", kind+"/"), false, c.only("output")
 	case strings.HasPrefix(kind, "queues.rabbitmq.com"):
 		if c.Leftovers == 0 {
 			return "", false, c.only("namespace", "output")
@@ -132,6 +126,17 @@ func (c call) get(namespace, kind, name string) (string, bool, error) {
 		return kind + "/" + name + "\n", false, nil
 	}
 	return asJSON(object)
+}
+
+// lines are the names of what begins with prefix, a line each, with another prefix.
+func lines(of map[string]map[string]any, prefix, other string) string {
+	var out strings.Builder
+	for _, is := range slices.Sorted(maps.Keys(of)) {
+		if name, ok := strings.CutPrefix(is, prefix); ok {
+			out.WriteString(other + name + "\n")
+		}
+	}
+	return out.String()
 }
 
 func (c call) apply(file string) error {

@@ -39,13 +39,7 @@ func kind(c call) (string, bool, error) {
 	name := c.flags["name"]
 	switch strings.Join(c.words, " ") {
 	case "get clusters":
-		out := ""
-		for is := range c.Things {
-			if name, ok := strings.CutPrefix(is, "kind/"); ok {
-				out += name + "\n"
-			}
-		}
-		return out, false, c.only()
+		return lines(c.Things, "kind/", ""), false, c.only()
 	case "create cluster":
 		if c.Things["kind/"+name] != nil {
 			return "", false, errors.New("node(s) already exist for a cluster with this name")
@@ -73,16 +67,10 @@ func docker(c call) (string, bool, error) {
 	key := "docker/" + c.flags["name"]
 	switch words := c.words; {
 	case words[0] == "ps":
-		out := ""
-		for is := range c.Things {
-			if name, ok := strings.CutPrefix(is, "docker/"); ok {
-				out += name + "\n"
-			}
-		}
-		return out, false, c.only("all", "filter", "format")
+		return lines(c.Things, "docker/", ""), false, c.only("all", "filter", "format")
 	case words[0] == "run":
 		if c.Things[key] != nil {
-			return "", false, errors.New("Conflict. The container name is already in use")
+			return "", false, errors.New("conflict: the container name is already in use")
 		}
 		c.Things[key] = map[string]any{}
 		return "", true, c.only("detach", "restart", "publish", "name", "label")

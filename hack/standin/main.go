@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -117,7 +118,7 @@ func run(folder, name string, args []string) (out string, err error) {
 	if changes {
 		w.Changes++
 		// "3 before" and "3 after": the third change is not made, or is made and the answer lost.
-		if n, when, _ := strings.Cut(how, " "); n == fmt.Sprint(w.Changes) {
+		if n, when, _ := strings.Cut(how, " "); n == strconv.Itoa(w.Changes) {
 			out, err = "", errors.New("the stand-in was told to fail")
 			if when == "before" {
 				var undone world

@@ -3,6 +3,7 @@ package standintest
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -29,7 +30,7 @@ func Main(m *testing.M, run func(*testing.M) int) int {
 		panic(err)
 	}
 	defer func() { _ = os.RemoveAll(bin) }() // a temporary folder of the tests
-	build := exec.Command("go", "build", "-o", filepath.Join(bin, "standin"), "github.com/ebb-inference/ebb/hack/standin")
+	build := exec.CommandContext(context.Background(), "go", "build", "-o", filepath.Join(bin, "standin"), "github.com/ebb-inference/ebb/hack/standin")
 	if out, err := build.CombinedOutput(); err != nil {
 		panic(fmt.Sprintf("%v: %s", err, out))
 	}
