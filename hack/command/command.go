@@ -93,6 +93,7 @@ type Runner struct {
 	Log    io.Writer // hears what is done; nil: nobody
 	// Environ is the environment of commands; nil: this program's own. Env is added to it, and shown by a dry run.
 	Environ, Env []string
+	Folder       string // in which commands run; empty: this program's own
 	// Hints are what to do about a program that is not there, by name.
 	Hints    map[string]string
 	Interval time.Duration // between two words about what takes long; default 15 s
@@ -181,6 +182,7 @@ func (r *Runner) once(ctx context.Context, c Command) ([]byte, error) {
 		environ = os.Environ()
 	}
 	cmd.Env = slices.Concat(environ, r.Env)
+	cmd.Dir = r.Folder
 	cmd.Stdin = bytes.NewReader(input)
 	cmd.Stdout, cmd.Stderr = &out, &complaints
 	// Told to end and not killed, so that what it has begun elsewhere is left in a state that it knows.

@@ -30,10 +30,13 @@ func TestACommandIsShownAsItWouldBeTyped(t *testing.T) {
 
 func TestWhatOneWritesAnotherReads(t *testing.T) {
 	t.Parallel()
-	r := &Runner{Env: []string{"WORD=hello"}}
+	r := &Runner{Env: []string{"WORD=hello"}, Folder: t.TempDir()}
 	out, err := r.Output(t.Context(), New("sh", "-c", "echo $WORD").Pipe(New("tr", "a-z", "A-Z")))
 	require.NoError(t, err)
 	require.Equal(t, "HELLO\n", string(out))
+	out, err = r.Output(t.Context(), New("pwd"))
+	require.NoError(t, err)
+	require.Equal(t, r.Folder+"\n", string(out))
 	out, err = r.Output(t.Context(), New("cat"))
 	require.NoError(t, err)
 	require.Empty(t, out, "nothing is read from the terminal")

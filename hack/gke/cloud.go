@@ -208,7 +208,9 @@ func (c cloud) ensure(ctx context.Context, r resource) error {
 		if r.costs != "" {
 			c.runner.Say("    costs money: %s", r.costs)
 		}
-		if err := c.runner.Run(ctx, c.gcloud(r.make...)); err != nil {
+		create := c.gcloud(r.make...)
+		create.Hint = "when that is mended, run this again: it goes on from here. Whoever is logged in (`gcloud auth list`) has to be an owner of the project, and the project to have billing"
+		if err := c.runner.Run(ctx, create); err != nil {
 			return fmt.Errorf("make %s: %w", r.what, err)
 		}
 	}

@@ -14,7 +14,7 @@ const overlay = "overlays/gke"
 
 // deploy builds Ebb and applies it, and waits until it is ready.
 func (c cloud) deploy(ctx context.Context, f files) error {
-	if err := c.credentials(ctx); err != nil {
+	if err := c.credentials(ctx, f); err != nil {
 		return err
 	}
 	if err := c.writeConfig(f); err != nil {

@@ -27,7 +27,7 @@ func (c cloud) down(ctx context.Context, f files, force bool) error {
 		case !there:
 			continue
 		case r.what == c.cluster().what && !force:
-			if err := c.empty(ctx); err != nil {
+			if err := c.empty(ctx, f); err != nil {
 				return err
 			}
 		case r.id == c.nodes():
@@ -36,7 +36,9 @@ func (c cloud) down(ctx context.Context, f files, force bool) error {
 			}
 		}
 		c.runner.Say("removing %s %s", r.what, r.id)
-		if err := c.runner.Run(ctx, c.gcloud(r.remove...)); err != nil {
+		remove := c.gcloud(r.remove...)
+		remove.Hint = "run this again: what is removed stays so, and what Google still holds is free some minutes later"
+		if err := c.runner.Run(ctx, remove); err != nil {
 			return err
 		}
 	}
@@ -87,11 +89,11 @@ func (c cloud) unbindProject(ctx context.Context) error {
 
 // empty removes what the cluster has made outside of itself, while it can: the load balancer and RabbitMQ's disks. What is in
 // RabbitMQ goes first, since it takes the Secret to remove that.
-func (c cloud) empty(ctx context.Context) error {
+func (c cloud) empty(ctx context.Context, f files) error {
 	if err := c.awaitCluster(ctx); err != nil {
 		return err
 	}
-	if err := c.credentials(ctx); err != nil {
+	if err := c.credentials(ctx, f); err != nil {
 		return err
 	}
 	out, err := c.kubectl(ctx, "get", "customresourcedefinition", "--output=name")

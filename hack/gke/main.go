@@ -126,7 +126,7 @@ func run(ctx context.Context, args []string, m machine) error {
 	defer cancel()
 	f := files{root: root, name: o.name + "-" + o.project}
 	c := cloud{o.settings, &command.Runner{
-		DryRun: o.dryRun, Log: m.log, Pause: m.pause, Environ: m.environ,
+		DryRun: o.dryRun, Log: m.log, Pause: m.pause, Environ: m.environ, Folder: root,
 		Env: []string{"KUBECONFIG=" + f.kubeconfig(), "KO_DOCKER_REPO=" + o.repository(), "KO_CONFIG_PATH=" + filepath.Join(root, "ko.yaml")},
 		Hints: map[string]string{
 			"gcloud":  "install the Google Cloud CLI: https://cloud.google.com/sdk/docs/install; then `gcloud auth login`",

@@ -56,7 +56,7 @@ func (c cloud) up(ctx context.Context, f files) error {
 	if err := c.upload(ctx, f); err != nil {
 		return err
 	}
-	if err := c.credentials(ctx); err != nil {
+	if err := c.credentials(ctx, f); err != nil {
 		return err
 	}
 	installer := knative.Installer{Runner: c.runner, Files: f.downloader(c.runner), Folder: f.releases()}
@@ -118,7 +118,12 @@ func (c cloud) awaitCluster(ctx context.Context) error {
 
 // credentials writes how kubectl reaches the cluster into a file of its own, which the Runner's environment names: no other cluster is
 // ever spoken to.
-func (c cloud) credentials(ctx context.Context) error {
+func (c cloud) credentials(ctx context.Context, f files) error {
+	if !c.runner.DryRun {
+		if err := os.MkdirAll(f.folder(), 0o755); err != nil {
+			return err
+		}
+	}
 	get := c.gcloud("container", "clusters", "get-credentials", c.name, "--region="+c.region)
 	get.Hint = "kubectl needs gke-gcloud-auth-plugin: `gcloud components install gke-gcloud-auth-plugin`, or the package google-cloud-cli-gke-gcloud-auth-plugin"
 	return c.runner.Run(ctx, get)

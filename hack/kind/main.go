@@ -128,7 +128,7 @@ func run(ctx context.Context, args []string, m machine) error {
 	defer cancel()
 	c := cluster{settings: s, root: root}
 	c.runner = &command.Runner{
-		DryRun: *dryRun, Log: m.log, Environ: m.environ, Pause: m.pause, Env: []string{"KUBECONFIG=" + c.file("kubeconfig")},
+		DryRun: *dryRun, Log: m.log, Environ: m.environ, Pause: m.pause, Folder: root, Env: []string{"KUBECONFIG=" + c.file("kubeconfig")},
 		Hints: map[string]string{
 			"docker": "install Docker: https://docs.docker.com/engine/install/", "kubectl": "install it: https://kubernetes.io/docs/tasks/tools/",
 			"kind": "install it: go install sigs.k8s.io/kind@v0.30.0", "curl": "install it",

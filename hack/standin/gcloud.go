@@ -97,9 +97,6 @@ func gcloud(c call) (string, bool, error) {
 			return "", false, errors.New("NOT_FOUND: no cluster")
 		}
 		file := os.Getenv("KUBECONFIG")
-		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
-			return "", false, err
-		}
 		return "", false, errors.Join(os.WriteFile(file, []byte(c.words[3]), 0o600), c.only("region"))
 	case at("storage", "buckets", "update"):
 		bucket := c.Things["storage buckets/"+strings.TrimPrefix(c.words[3], "gs://")]
