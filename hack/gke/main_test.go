@@ -17,20 +17,12 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
 
 	"github.com/ebb-inference/ebb/hack/standin/standintest"
 )
 
 func TestMain(m *testing.M) {
-	os.Exit(standintest.Main(m, func(m *testing.M) int {
-		code := m.Run()
-		if err := goleak.Find(); err != nil && code == 0 {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-		return code
-	}))
+	os.Exit(standintest.Main(m))
 }
 
 var arguments = []string{"-project=my-project", "-region=europe-west4", "-domain=ebb.example.com", "-yes"}
@@ -104,6 +96,7 @@ func TestUpMakesEverythingAndASecondOneChangesNothing(t *testing.T) {
 	require.Equal(t, map[string]any{"type": "ClusterIP"}, state.Kube["kourier-system/service/kourier"]["spec"])
 	require.Equal(t, map[string]any{"ingress-class": "kourier.ingress.networking.knative.dev", "autocreate-cluster-domain-claims": "true"},
 		state.Kube["knative-serving/configmap/config-network"]["data"])
+	require.Equal(t, map[string]any{"minReplicas": 2.0}, state.Kube["knative-serving/horizontalpodautoscaler/activator"]["spec"])
 	require.Equal(t, "v1.21.0", state.Kube["knative-eventing/deployment/rabbitmq-broker-controller"]["ebb.dev/release"])
 
 	again := p.must(t, "up")

@@ -20,10 +20,12 @@ const (
 	modelObject = "resnet/1/saved_model.pb"
 )
 
-// behindTheBalancer is Kourier's gateway without a load balancer of its own: that of config/overlays/gke is before it.
-var behindTheBalancer = knative.Setting{
-	Namespace: "kourier-system", Kind: "service", Name: "kourier",
-	Want: map[string]any{"spec": map[string]any{"type": "ClusterIP"}},
+// highlyAvailable are Kourier's gateway without a load balancer of its own, since that of config/overlays/gke is before it, and two
+// at least of what every request goes through.
+var highlyAvailable = []knative.Setting{
+	{Namespace: "kourier-system", Kind: "service", Name: "kourier", Want: map[string]any{"spec": map[string]any{"type": "ClusterIP"}}},
+	{Namespace: "kourier-system", Kind: "horizontalpodautoscaler", Name: "3scale-kourier-gateway", Want: map[string]any{"spec": map[string]any{"minReplicas": 2}}},
+	{Namespace: "knative-serving", Kind: "horizontalpodautoscaler", Name: "activator", Want: map[string]any{"spec": map[string]any{"minReplicas": 2}}},
 }
 
 // up makes what is missing.
@@ -60,7 +62,7 @@ func (c cloud) up(ctx context.Context, f files) error {
 		return err
 	}
 	installer := knative.Installer{Runner: c.runner, Files: f.downloader(c.runner), Folder: f.releases()}
-	if err := installer.Install(ctx, append(knative.Needed(), behindTheBalancer)...); err != nil {
+	if err := installer.Install(ctx, append(knative.Needed(), highlyAvailable...)...); err != nil {
 		return err
 	}
 	c.runner.Say("All of it is there. Next: go run ./hack/gke deploy")

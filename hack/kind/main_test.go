@@ -18,7 +18,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	os.Exit(standintest.Main(m, func(m *testing.M) int { return m.Run() }))
+	os.Exit(standintest.Main(m))
 }
 
 // place is a project's folder and a Docker, as far as the stand-in has one.

@@ -22,12 +22,12 @@ var brings = map[string]struct {
 	"serving-crds.yaml":               {objects: []string{"/customresourcedefinition/services.serving.knative.dev"}},
 	"serving-core.yaml": {
 		objects: []string{
-			"knative-serving/deployment/controller", "knative-serving/configmap/config-network", "knative-serving/configmap/config-features",
+			"knative-serving/deployment/controller", "knative-serving/horizontalpodautoscaler/activator", "knative-serving/configmap/config-network", "knative-serving/configmap/config-features",
 			"knative-serving/configmap/config-autoscaler", "knative-serving/configmap/config-domain",
 		},
 		needs: []string{"serving-crds.yaml"},
 	},
-	"kourier.yaml":         {objects: []string{"kourier-system/deployment/3scale-kourier-gateway", "kourier-system/service/kourier"}, needs: []string{"serving-core.yaml"}},
+	"kourier.yaml":         {objects: []string{"kourier-system/deployment/3scale-kourier-gateway", "kourier-system/service/kourier", "kourier-system/horizontalpodautoscaler/3scale-kourier-gateway"}, needs: []string{"serving-core.yaml"}},
 	"eventing-crds.yaml":   {objects: []string{"/customresourcedefinition/brokers.eventing.knative.dev", "/customresourcedefinition/triggers.eventing.knative.dev"}},
 	"eventing-core.yaml":   {objects: []string{"knative-eventing/deployment/eventing-controller"}, needs: []string{"eventing-crds.yaml"}},
 	"rabbitmq-broker.yaml": {objects: []string{"knative-eventing/deployment/rabbitmq-broker-controller"}, needs: []string{"eventing-core.yaml", "topology-operator-with-certmana"}},

@@ -16,6 +16,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
 
 	"github.com/ebb-inference/ebb/hack/command"
 )
@@ -23,8 +24,8 @@ import (
 // programs are what it stands in for.
 var programs = []string{"gcloud", "kubectl", "ko", "kind", "docker", "curl", "tar", "go"}
 
-// Main runs the tests of a package with the stand-in alone on the PATH, whichever folder of the project that is in.
-func Main(m *testing.M, run func(*testing.M) int) int {
+// Main runs the tests of a package with the stand-in alone on the PATH, and fails when they leave a goroutine behind.
+func Main(m *testing.M) int {
 	bin, err := os.MkdirTemp("", "standin")
 	if err != nil {
 		panic(err)
@@ -42,7 +43,12 @@ func Main(m *testing.M, run func(*testing.M) int) int {
 	if err := os.Setenv("PATH", bin); err != nil {
 		panic(err)
 	}
-	return run(m)
+	code := m.Run()
+	if err := goleak.Find(); err != nil && code == 0 {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return code
 }
 
 // World is where what the stand-in keeps is.
