@@ -19,6 +19,7 @@ import (
 	eventingv1 "knative.dev/eventing/pkg/apis/eventing/v1"
 	duckv1 "knative.dev/pkg/apis/duck/v1"
 	servingv1 "knative.dev/serving/pkg/apis/serving/v1"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/ebb-inference/ebb/events"
 	"github.com/ebb-inference/ebb/models"
@@ -93,7 +94,7 @@ func (s System) checkNames() error {
 			errs = append(errs, fmt.Errorf("%s is there twice", what))
 		}
 		seen[what] = true
-		if _, is := o.(*corev1.Namespace); !is && o.GetNamespace() != namespace {
+		if o.GetNamespace() != home(o) {
 			errs = append(errs, fmt.Errorf("%s is in the namespace %q", what, o.GetNamespace()))
 		}
 		if o.GetLabels()["app.kubernetes.io/name"] != o.GetName() || o.GetLabels()["app.kubernetes.io/part-of"] != "ebb" {
@@ -101,6 +102,17 @@ func (s System) checkNames() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// home is the namespace that an object belongs in: what leads from outside to Kourier's gateway is where that is.
+func home(o Object) string {
+	switch o.(type) {
+	case *corev1.Namespace:
+		return ""
+	case *gatewayv1.Gateway, *gatewayv1.HTTPRoute, *healthCheckPolicy, *gcpBackendPolicy:
+		return "kourier-system"
+	}
+	return namespace
 }
 
 // models are those of the ConfigMaps, read as dispatch reads them from its volume.
