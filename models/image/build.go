@@ -80,7 +80,7 @@ func (r *Registries) Build(ctx context.Context, on string, m Model, repository s
 	if err := r.push(ctx, to.Tag(tag(m.Version, digest)), made.what); err != nil {
 		return Image{}, fmt.Errorf("push image of %s version %d to %s: %w", m.Name, m.Version, to.Name(), oci.Explain(ctx, err))
 	}
-	image, err := FromLabels(made.labels)
+	image, err := fromLabels(made.labels)
 	image.Ref = to.Digest(digest.String()).Name()
 	return image, err
 }

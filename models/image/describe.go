@@ -54,15 +54,8 @@ func (r *Registries) find(ctx context.Context, image string) (found, error) {
 	if err != nil {
 		return found{}, fmt.Errorf("%s: %w", ref.Name(), oci.Explain(ctx, err))
 	}
-	config, err := configOf(first)
-	if errors.Is(err, ErrBase) {
-		return found{}, fmt.Errorf("%s: %w", ref.Name(), ErrNotModel)
-	}
-	if err != nil {
+	if f.image, err = Read(first); err != nil {
 		return found{}, fmt.Errorf("%s: %w", ref.Name(), oci.Explain(ctx, err))
-	}
-	if f.image, err = FromLabels(config.Config.Labels); err != nil {
-		return found{}, fmt.Errorf("%s: %w", ref.Name(), err)
 	}
 	f.image.Ref = f.repo.Digest(desc.Digest.String()).Name()
 	return f, nil

@@ -52,9 +52,19 @@ func labels(m Model, from base, l *layer, at string) map[string]string {
 	return said
 }
 
-// FromLabels reads what the labels of an image's configuration say, all but its own name. ErrNotModel when they are not those of
-// an image that was made here.
-func FromLabels(labels map[string]string) (Image, error) {
+// Read says what an image is made of, all but its own name. ErrNotModel when it was not made here.
+func Read(img v1.Image) (Image, error) {
+	config, err := configOf(img)
+	if errors.Is(err, ErrBase) {
+		return Image{}, ErrNotModel
+	}
+	if err != nil {
+		return Image{}, err
+	}
+	return fromLabels(config.Config.Labels)
+}
+
+func fromLabels(labels map[string]string) (Image, error) {
 	if _, ok := labels[labelName]; !ok {
 		return Image{}, ErrNotModel
 	}

@@ -83,7 +83,7 @@ func Repository(s string) (name.Repository, error) {
 	}
 	repository, err := name.NewRepository(s, append(scheme(s), name.StrictValidation)...)
 	if err != nil {
-		return name.Repository{}, fmt.Errorf("%w: %q: want registry/repository, in lower case, without tag and digest", ErrName, s)
+		return name.Repository{}, fmt.Errorf("%w: %q: want registry/repository, in lower case, without tag and digest; the registry's name has a dot or a port", ErrName, s)
 	}
 	return repository, nil
 }

@@ -17,30 +17,29 @@ import (
 // Registry is a registry that runs as long as its test.
 type Registry struct {
 	Host string
+	// Close ends it, before its test ends.
+	Close func()
 
 	mu       sync.Mutex
 	requests []string // "PUT /v2/…", in the order in which they came
-	wraps    []func(http.Handler) http.Handler
+	handler  http.Handler
 }
 
 // New starts one.
 func New(tb testing.TB) *Registry {
 	tb.Helper()
-	r := new(Registry)
-	inMemory := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
+	r := &Registry{handler: registry.New(registry.Logger(log.New(io.Discard, "", 0)))}
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		r.mu.Lock()
 		r.requests = append(r.requests, req.Method+" "+req.URL.Path)
-		h := inMemory
-		for _, wrap := range r.wraps {
-			h = wrap(h)
-		}
+		h := r.handler
 		r.mu.Unlock()
 		h.ServeHTTP(w, req)
 	}))
 	server.Config.ErrorLog = log.New(io.Discard, "", 0) // HTTPS is tried first
 	server.Start()
 	tb.Cleanup(server.Close)
+	r.Close = server.Close
 	r.Host = server.Listener.Addr().String()
 	return r
 }
@@ -49,7 +48,7 @@ func New(tb testing.TB) *Registry {
 func (r *Registry) Wrap(wrap func(http.Handler) http.Handler) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.wraps = append(r.wraps, wrap)
+	r.handler = wrap(r.handler)
 }
 
 // Answer makes the registry answer requests with a method, of paths with a part in them, with a status and OCI's error code.
