@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -32,9 +33,7 @@ import (
 	"github.com/ebb-inference/ebb/models/oci/ocitest"
 )
 
-func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m, goleak.Cleanup(func(int) { http.DefaultClient.CloseIdleConnections() }))
-}
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 var digestOfFiles = "sha256:" + strings.Repeat("ab", 32)
 
@@ -432,6 +431,49 @@ func TestARegistryThatAsksWhoWeAre(t *testing.T) {
 			require.ErrorContains(t, err, tc.says)
 			require.ErrorContains(t, err, "401")
 			require.NotContains(t, err.Error(), "secret")
+		})
+	}
+}
+
+func TestAModelThatChangesWhileItIsPushedIsNoImage(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		name   string
+		change string
+	}{
+		{"shorter", "g"},
+		{"longer", "graph and more"},
+		{"other", "GRAPH"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			reg := ocitest.New(t)
+			push(t, reg.Host+"/server:1", server(t, true))
+			m := model(t)
+			change := sync.OnceValue(func() error {
+				return os.WriteFile(filepath.Join(m.Dir, "saved_model.pb"), []byte(tc.change), 0o600)
+			})
+			reg.Wrap(func(next http.Handler) http.Handler {
+				return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+					// Before the first upload, and so before any file is read for one.
+					if req.Method == http.MethodPost && change() != nil {
+						panic("the file cannot be changed")
+					}
+					next.ServeHTTP(w, req)
+				})
+			})
+			r := registries(t, oci.Options{})
+			first, err := r.Build(t.Context(), reg.Host+"/server:1", m, reg.Host+"/models")
+			if tc.name == "longer" {
+				require.NoError(t, err, "what came later is not in it")
+				pull(t, first.Ref)
+				return
+			}
+			require.Error(t, err)
+			require.Zero(t, reg.Took(http.MethodPut, "/models/manifests/"), "nothing is named that is not whole")
+			second, err := r.Build(t.Context(), reg.Host+"/server:1", m, reg.Host+"/models")
+			require.NoError(t, err)
+			pull(t, second.Ref)
 		})
 	}
 }
