@@ -5,11 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"strings"
-	"time"
 
 	"github.com/ebb-inference/ebb/models/source"
 )
@@ -17,9 +15,6 @@ import (
 const (
 	maxRedirects = 5
 	maxPage      = 16 << 20
-	dialTimeout  = 10 * time.Second
-	// maxHeader bounds what comes before an answer's body.
-	maxHeader = 64 << 10
 )
 
 // client asks servers, and bounds what they may do.
@@ -31,15 +26,7 @@ type client struct {
 func newClient(o Options) *client {
 	transport := o.Transport
 	if transport == nil {
-		transport = &http.Transport{
-			Proxy:                  http.ProxyFromEnvironment,
-			DialContext:            (&net.Dialer{Timeout: dialTimeout}).DialContext,
-			TLSHandshakeTimeout:    dialTimeout,
-			ResponseHeaderTimeout:  o.Patience.Idle,
-			IdleConnTimeout:        time.Minute,
-			MaxResponseHeaderBytes: maxHeader,
-			ForceAttemptHTTP2:      true,
-		}
+		transport = source.Transport(o.Patience)
 	}
 	return &client{http.Client{Transport: transport, CheckRedirect: checkRedirect}, o.Patience}
 }
