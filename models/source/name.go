@@ -29,7 +29,7 @@ func CheckName(name string) error {
 		bad = "has characters that cannot be shown"
 	case strings.Count(name, "/") > maxDepth:
 		bad = fmt.Sprintf("is nested more than %d deep", maxDepth)
-	case name == partName:
+	case name == partName || strings.HasPrefix(name, partName+"/"):
 		bad = "is used while files are brought"
 	default:
 		return nil
