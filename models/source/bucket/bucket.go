@@ -23,6 +23,9 @@ import (
 // DefaultSettle is the time after which an upload of several objects has probably ended.
 const DefaultSettle = time.Minute
 
+// listTimeout bounds a list of objects, and the question for one: the stores' libraries wait for as long as they are let.
+const listTimeout = 2 * time.Minute
+
 // Options say how buckets are read.
 type Options struct {
 	// Settle is how long a version without SHA256SUMS must not have changed; default DefaultSettle.
@@ -94,6 +97,8 @@ func (b *bucket) Close() error { return b.store.Close() }
 
 // Versions lists the folders whose names are numbers.
 func (b *bucket) Versions(ctx context.Context) ([]int64, error) {
+	ctx, cancel := context.WithTimeout(ctx, listTimeout)
+	defer cancel()
 	found := source.NewListing(b.limits)
 	err := b.store.List(ctx, b.prefix, false, func(o Object) error {
 		name, folder := strings.CutSuffix(strings.TrimPrefix(o.Key, b.prefix), "/")
@@ -125,7 +130,7 @@ func (b *bucket) Fetch(ctx context.Context, version int64, dir string) (source.F
 		if err := source.CheckName(name); err != nil { // before the store is asked for it, which may do anything then
 			return source.Fetched{}, err
 		}
-		if o, err = b.store.Describe(ctx, o); err != nil {
+		if o, err = b.describe(ctx, o); err != nil {
 			return source.Fetched{}, fmt.Errorf("file %q: %w", name, err)
 		}
 		f := source.File{Name: name, Size: o.Size, Sum: o.Sum}
@@ -141,8 +146,16 @@ func (b *bucket) Fetch(ctx context.Context, version int64, dir string) (source.F
 	return to.Finish()
 }
 
+func (b *bucket) describe(ctx context.Context, o Object) (Object, error) {
+	ctx, cancel := context.WithTimeout(ctx, listTimeout)
+	defer cancel()
+	return b.store.Describe(ctx, o)
+}
+
 // objects lists a version's files, SHA256SUMS first.
 func (b *bucket) objects(ctx context.Context, below string) ([]Object, error) {
+	ctx, cancel := context.WithTimeout(ctx, listTimeout)
+	defer cancel()
 	var found []Object
 	var newest time.Time
 	all := 0

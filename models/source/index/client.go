@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/ebb-inference/ebb/models/source"
 )
@@ -15,6 +16,7 @@ import (
 const (
 	maxRedirects = 5
 	maxPage      = 16 << 20
+	pageTimeout  = 2 * time.Minute
 )
 
 // client asks servers, and bounds what they may do.
@@ -103,6 +105,8 @@ func (c *client) get(ctx context.Context, at *url.URL, known page) (page, error)
 		header.Set("If-None-Match", known.etag)
 		want = append(want, http.StatusNotModified)
 	}
+	ctx, stop := context.WithTimeout(ctx, pageTimeout)
+	defer stop()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	answer, err := c.do(ctx, at, header, want...)
