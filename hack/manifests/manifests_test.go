@@ -139,6 +139,7 @@ func TestABadManifestIsRefusedWithWhatIsWrong(t *testing.T) {
                   items:
                     - {key: "model.yaml", path: "cat/model.yaml"}
 `, "", "ingress does not know the model cat"},
+		"another route to wake": {"300-ingress", "http://dispatch-{model}.ebb", "http://dispatch.ebb", `ingress wakes "http://dispatch.ebb.svc.cluster.local/health/liveness" for the model cat`},
 		"a wrong count":         {"310-deadletter", "cat:6", "cat:3", "ATTEMPTS lacks cat:6"},
 		"no model server":       {"400-networks", "name: inception-v3\n  namespace", "name: inception\n  namespace", "there is no Service inception-v3"},
 		"a model server's port": {"400-networks", "name: h2c", "name: http1", "no port h2c"},
