@@ -123,7 +123,7 @@ func TestABadManifestIsRefusedWithWhatIsWrong(t *testing.T) {
 		"an unknown function":       {dispatch, "functions/dispatch", "functions/dispatcher", `no function "dispatcher"`},
 		"the proxy's port":          {dispatch, `value: "9464"`, `value: "9090"`, "none of the queue proxy's ports"},
 		"no probe":                  {dispatch, "          livenessProbe:\n            httpGet: {path: /health/liveness}\n            periodSeconds: 10\n", "", "lacks a probe"},
-		"no memory":                 {dispatch, "requests: {cpu: 50m, memory: 128Mi}", "requests: {cpu: 50m}", "does not say what it needs"},
+		"no memory":                 {dispatch, "requests: {cpu: 50m, memory: 160Mi}", "requests: {cpu: 50m}", "does not say what it needs"},
 		"another definition":        {dispatch, "configMap: {name: model-cat}", "configMap: {name: model-dog}", "does not mount its definition"},
 		"cut off too early":         {dispatch, "timeoutSeconds: 90\n      responseStartTimeoutSeconds: 90", "timeoutSeconds: 60\n      responseStartTimeoutSeconds: 60", "Knative cuts dispatch-cat off after 1m0s"},
 		"given up too early":        {"kind: Trigger\nmetadata:\n  name: cat", "timeout: PT90S", "timeout: PT30S", "gives up after PT30S"},
