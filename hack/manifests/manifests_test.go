@@ -124,7 +124,7 @@ func TestABadManifestIsRefusedWithWhatIsWrong(t *testing.T) {
 		"an unknown function":       {dispatch, "functions/dispatch", "functions/dispatcher", `no function "dispatcher"`},
 		"the proxy's port":          {dispatch, `value: "9464"`, `value: "9090"`, "none of the queue proxy's ports"},
 		"no probe":                  {dispatch, "          livenessProbe:\n            httpGet: {path: /health/liveness}\n            periodSeconds: 10\n", "", "lacks a probe"},
-		"no memory":                 {dispatch, "requests: {cpu: 50m, memory: 128Mi}", "requests: {cpu: 50m}", "does not say what it needs"},
+		"no memory":                 {dispatch, "requests: {cpu: 50m, memory: 160Mi}", "requests: {cpu: 50m}", "does not say what it needs"},
 		"another definition":        {dispatch, "configMap: {name: model-cat}", "configMap: {name: model-dog}", "does not mount its definition"},
 		"cut off too early":         {dispatch, "timeoutSeconds: 90\n      responseStartTimeoutSeconds: 90", "timeoutSeconds: 60\n      responseStartTimeoutSeconds: 60", "Knative cuts dispatch-cat off after 1m0s"},
 		"given up too early":        {"kind: Trigger\nmetadata:\n  name: cat", "timeout: PT90S", "timeout: PT30S", "gives up after PT30S"},
@@ -140,6 +140,7 @@ func TestABadManifestIsRefusedWithWhatIsWrong(t *testing.T) {
                   items:
                     - {key: "model.yaml", path: "cat/model.yaml"}
 `, "", "ingress does not know the model cat"},
+		"another route to wake": {"300-ingress", "http://dispatch-{model}.ebb", "http://dispatch.ebb", `ingress wakes "http://dispatch.ebb.svc.cluster.local/health/liveness" for the model cat`},
 		"a wrong count":         {"310-deadletter", "cat:6", "cat:3", "ATTEMPTS lacks cat:6"},
 		"no model server":       {"400-networks", "name: inception-v3\n  namespace", "name: inception\n  namespace", "there is no Service inception-v3"},
 		"a model server's port": {"400-networks", "name: h2c", "name: http1", "no port h2c"},

@@ -395,6 +395,27 @@ func (s System) checkIngress(known []*models.Model) error {
 			return fmt.Errorf("ingress does not know the model %s: run `make generate`", m.Name)
 		}
 	}
+	return s.checkWaking(ingress, known)
+}
+
+// checkWaking wants ingress to wake the Services that requests need, by a path that they answer without an event.
+func (s System) checkWaking(ingress *servingv1.Service, known []*models.Model) error {
+	const route = "http://%s.%s.svc.cluster.local/health/liveness"
+	address := setting(ingress.Spec.Template.Spec.Containers[0], "WAKE_URL")
+	for _, m := range known {
+		t := find[*eventingv1.Trigger](s, m.Name)
+		if t == nil {
+			continue // which has been said
+		}
+		subscriber := s.destination(&t.Spec.Subscriber)
+		if subscriber == nil {
+			continue // which has been said, too
+		}
+		want := fmt.Sprintf(route, subscriber.Name, subscriber.Namespace)
+		if woken := strings.ReplaceAll(address, "{model}", m.Name); woken != want {
+			return fmt.Errorf("ingress wakes %q for the model %s; want %s", woken, m.Name, want)
+		}
+	}
 	return nil
 }
 
