@@ -12,6 +12,7 @@ import (
 	"github.com/ebb-inference/ebb/functions/ingress/ask"
 	"github.com/ebb-inference/ebb/functions/ingress/networks"
 	"github.com/ebb-inference/ebb/functions/ingress/page"
+	"github.com/ebb-inference/ebb/functions/ingress/wake"
 	"github.com/ebb-inference/ebb/functions/internal/app"
 	"github.com/ebb-inference/ebb/models"
 )
@@ -20,6 +21,8 @@ type config struct {
 	app.HTTP
 	Broker        string         `env:"BROKER_URL"`                      // where events are published
 	Sink          string         `env:"K_SINK"`                          // what a SinkBinding says instead
+	WakeURL       string         `env:"WAKE_URL"`                        // of each {model}, asked when a question is on its way; empty: it is not
+	WakeServers   bool           `env:"WAKE_SERVERS"`                    // whether the models' servers are asked then, too
 	RabbitMQ      string         `env:"RABBITMQ_URL, required"`          // where the reply queue and mailboxes are
 	Models        []string       `env:"MODELS, default=/etc/ebb/models"` // folders of models; later ones replace models
 	Replica       string         `env:"POD_NAME"`                        // which replica this is; empty: the host's name
@@ -69,6 +72,24 @@ func (c *config) networks() page.Networks {
 		return nil
 	}
 	return networks.New(c.ModelSync)
+}
+
+// needs is what a request to each model needs to be awake.
+func (c *config) needs(known []*models.Model) (map[string][]wake.Target, error) {
+	needs := make(map[string][]wake.Target, len(known))
+	for _, m := range known {
+		if c.WakeURL != "" {
+			t, err := wake.Route(c.WakeURL, m.Name)
+			if err != nil {
+				return nil, fmt.Errorf("environment variable WAKE_URL, for the model %s: %w", m.Name, err)
+			}
+			needs[m.Name] = append(needs[m.Name], t)
+		}
+		if c.WakeServers {
+			needs[m.Name] = append(needs[m.Name], wake.Server(m))
+		}
+	}
+	return needs, nil
 }
 
 // models reads the models that can be asked.

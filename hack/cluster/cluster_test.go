@@ -31,6 +31,7 @@ func TestOnACluster(t *testing.T) {
 		{"what is in config becomes ready", deploys},
 		{"the queues are what Knative declares, within limits", hasItsQueues},
 		{"from zero pods it answers, and goes back to zero", answersFromZero},
+		{"without waking it answers, too", unwoken},
 		{"a burst from zero is answered in batches", answersABurst},
 	} {
 		if !t.Run(step.name, step.run) {

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/ebb-inference/ebb/functions/ingress/ask"
 )
@@ -14,10 +15,11 @@ import (
 // that was accepted, when it was collected, in one of Collected, Told, Lost and Wrong.
 type Account struct {
 	Sent     int
-	Answered int            // rightly, at once
-	Accepted int            // to be collected
-	Problems map[string]int // answered 5xx and why, by the problem's code
-	Broken   int            // how often a connection broke before there was an answer; then the request is sent again
+	Answered int             // rightly, at once
+	Took     []time.Duration // until each of those, the order is nobody's
+	Accepted int             // to be collected
+	Problems map[string]int  // answered 5xx and why, by the problem's code
+	Broken   int             // how often a connection broke before there was an answer; then the request is sent again
 
 	Collected int // answered rightly, later
 	Told      int // that there will be no answer: a dead letter
@@ -46,11 +48,11 @@ func (a *Account) String() string {
 func (a *Account) wrong(err error) { a.Wrong = append(a.Wrong, err.Error()) }
 
 func (a *Account) lost(r request, why string) {
-	a.Lost = append(a.Lost, fmt.Sprintf("picture %d, %s: %s", r.picture, r.path, why))
+	a.Lost = append(a.Lost, fmt.Sprintf("question %d, %s: %s", r.number, r.path, why))
 }
 
 // sort puts a final response to a request into the account.
-func (a *Account) sort(r request, resp *response) {
+func (a *Account) sort(r request, resp *response, took time.Duration) {
 	p := problemOf(resp)
 	switch {
 	case resp.status == http.StatusOK:
@@ -59,10 +61,11 @@ func (a *Account) sort(r request, resp *response) {
 			return
 		}
 		a.Answered++
+		a.Took = append(a.Took, took)
 	case resp.status >= 500 && p != nil && p.Code() != "":
 		a.Problems[p.Code()]++
 	default:
-		a.wrong(fmt.Errorf("picture %d: status %d: %s", r.picture, resp.status, resp.body))
+		a.wrong(fmt.Errorf("question %d: status %d: %s", r.number, resp.status, resp.body))
 	}
 }
 

@@ -1,6 +1,6 @@
-// Package load asks an Ebb about the mirror's pictures at a steady rate, and keeps account of what became of every request:
-// whether it was answered, rightly, or said clearly that it was not. It is for tests and tools that break something
-// meanwhile.
+// Package load asks an Ebb at a steady rate, and keeps account of what became of every request: whether it was answered, rightly,
+// or said clearly that it was not. It is for tests and tools that break something meanwhile, which ask about the mirror's
+// pictures, and for those that see how an Ebb somewhere does, with questions of theirs.
 package load
 
 import (
@@ -11,9 +11,11 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"sync"
 	"time"
 
+	"github.com/ebb-inference/ebb/events"
 	"github.com/ebb-inference/ebb/events/problem"
 	"github.com/ebb-inference/ebb/functions/ingress/ask"
 	"github.com/ebb-inference/ebb/functions/local/mirror"
@@ -32,10 +34,27 @@ type Plan struct {
 	URL      string
 	Requests int
 	Rate     float64 // requests a second
-	First    int     // number of the first picture; each request has one of its own
-	Later    int     // of how many requests one is asked asynchronously; 0: of none
+	First    int     // number of the first question; each request has one of its own
+	// Question is the question with a number; nil: the mirror's.
+	Question func(n int) (Question, error)
+	Later    int // of how many requests one is asked asynchronously; 0: of none
 	// Before is called before a request is sent, with how many were. The next one waits for it.
 	Before func(sent int)
+}
+
+// Question is what a request asks.
+type Question struct {
+	Model   string
+	Type    string // media type of the picture
+	Picture []byte
+	Check   func(top []events.Class) error // says what is wrong with an answer
+}
+
+// mirrored asks the mirror's models about its pictures, in turn.
+func mirrored(n int) (Question, error) {
+	model := mirror.Names[n%len(mirror.Names)]
+	picture, err := mirror.Picture(n)
+	return Question{model, "image/png", picture, func(top []events.Class) error { return mirror.Check(model, n, top) }}, err
 }
 
 // Load is requests under way.
@@ -48,15 +67,18 @@ type Load struct {
 	accepted []request // that are to be collected
 }
 
-// request is one picture and the model that is asked.
+// request is one question on its way.
 type request struct {
-	picture int
-	model   string
-	path    string // of the answer, when it was accepted
+	number   int
+	question Question
+	path     string // of the answer, when it was accepted
 }
 
 // New makes a Load.
 func New(p Plan) *Load {
+	if p.Question == nil {
+		p.Question = mirrored
+	}
 	return &Load{
 		plan: p, account: Account{Problems: map[string]int{}},
 		// A connection that is kept may be closed by the server in the moment in which it is used, and a POST not be repeated:
@@ -81,9 +103,8 @@ func (l *Load) Send(ctx context.Context) {
 		if l.plan.Before != nil {
 			l.plan.Before(i)
 		}
-		r := request{picture: l.plan.First + i, model: mirror.Names[i%len(mirror.Names)]}
 		later := l.plan.Later > 0 && i%l.plan.Later == 0
-		asking.Go(func() { l.ask(ctx, r, later) })
+		asking.Go(func() { l.ask(ctx, l.plan.First+i, later) })
 	}
 }
 
@@ -130,34 +151,37 @@ func (l *Load) do(ctx context.Context, method, path string, body []byte, header 
 }
 
 // ask asks one request and puts what it was answered into the account.
-func (l *Load) ask(ctx context.Context, r request, later bool) {
-	header := map[string]string{"Content-Type": "image/png", "Idempotency-Key": fmt.Sprintf("load-%d", r.picture)}
-	if later {
-		header["Prefer"] = "respond-async"
-	}
-	picture, err := mirror.Picture(r.picture)
+func (l *Load) ask(ctx context.Context, number int, later bool) {
+	question, err := l.plan.Question(number)
 	if err != nil {
 		l.note(func(a *Account) { a.wrong(err) })
 		return
 	}
+	r := request{number: number, question: question}
+	header := map[string]string{"Content-Type": question.Type, "Idempotency-Key": fmt.Sprintf("load-%d", number)}
+	if later {
+		header["Prefer"] = "respond-async"
+	}
+	began := time.Now()
 	var resp *response
 	for range tries { // its key makes sending it again harmless
-		if resp, err = l.do(ctx, http.MethodPost, "/v1/infer?model="+r.model, picture, header); err == nil || !wait(ctx) {
+		if resp, err = l.do(ctx, http.MethodPost, "/v1/infer?model="+url.QueryEscape(question.Model), question.Picture, header); err == nil || !wait(ctx) {
 			break
 		}
 		l.note(func(a *Account) { a.Broken++ })
 	}
+	took := time.Since(began)
 	l.note(func(a *Account) {
 		a.Sent++
 		switch {
 		case err != nil:
-			a.wrong(fmt.Errorf("picture %d: no answer at all: %w", r.picture, err))
+			a.wrong(fmt.Errorf("question %d: no answer at all: %w", number, err))
 		case later && resp.status == http.StatusAccepted:
 			a.Accepted++
 			r.path = resp.header.Get("Location")
 			l.accepted = append(l.accepted, r)
 		default:
-			a.sort(r, resp)
+			a.sort(r, resp, took)
 		}
 	})
 }
@@ -227,9 +251,9 @@ func check(r request, resp *response) error {
 	result := resultOf(resp)
 	switch {
 	case result == nil:
-		return fmt.Errorf("picture %d: no result, or several: %s", r.picture, resp.body)
-	case result.Model != r.model:
-		return fmt.Errorf("picture %d: an answer of %s, want %s", r.picture, result.Model, r.model)
+		return fmt.Errorf("question %d: no result, or several: %s", r.number, resp.body)
+	case result.Model != r.question.Model:
+		return fmt.Errorf("question %d: an answer of %s, want %s", r.number, result.Model, r.question.Model)
 	}
-	return mirror.Check(r.model, r.picture, result.Top)
+	return r.question.Check(result.Top)
 }

@@ -102,7 +102,8 @@ func TestEveryResponseIsInTheAccountAsWhatItIs(t *testing.T) {
 			got := account(t, tc.later, tc.post, tc.get)
 			require.Len(t, got.Lost, tc.lost, "%s", got.Lost)
 			require.Len(t, got.Wrong, tc.bad, "%s", got.Wrong)
-			got.Lost, got.Wrong = nil, nil
+			require.Len(t, got.Took, tc.want.Answered)
+			got.Lost, got.Wrong, got.Took = nil, nil, nil
 			tc.want.Sent = 1
 			require.Equal(t, tc.want, got)
 		})

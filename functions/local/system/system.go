@@ -170,7 +170,7 @@ func Start(ctx context.Context, c Config) (_ *System, err error) {
 func ready(b broker, service *ask.Service, workers []*worker.Worker) error {
 	errs := []error{b.ready(), service.Ready()}
 	for _, w := range workers {
-		if err := w.Ready(); err != nil {
+		if err := errors.Join(w.Ready(), w.Served()); err != nil {
 			errs = append(errs, fmt.Errorf("%s%s: %w", dispatchPrefix, w.Model.Name, err))
 		}
 	}
