@@ -37,15 +37,13 @@ func TestOpenJoinsAServersListWithTheFilesAtAnotherURL(t *testing.T) {
 		{"files and files", "file:///x", "file:///x", source.ErrScheme.Error()},
 		{"a server without a model", "grpc://127.0.0.1:1", "file:///x", "write grpc://host:port/model"},
 	} {
-		t.Run(tc.name, func(t *testing.T) { //nolint:paralleltest // they share the files
-			s, err := tfs.Open(t.Context(), openers, tc.at, tc.files, source.Limits{})
-			if tc.fails != "" {
-				require.ErrorContains(t, err, tc.fails)
-				return
-			}
-			require.NoError(t, err)
-			require.NoError(t, s.Close())
-		})
+		s, err := tfs.Open(t.Context(), openers, tc.at, tc.files, source.Limits{})
+		if tc.fails != "" {
+			require.ErrorContains(t, err, tc.fails, tc.name)
+			continue
+		}
+		require.NoError(t, err, tc.name)
+		require.NoError(t, s.Close(), tc.name)
 	}
 	require.Equal(t, 4, files.closed, "whatever was opened is closed")
 }
