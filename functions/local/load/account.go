@@ -17,7 +17,7 @@ type Account struct {
 	Answered int            // rightly, at once
 	Accepted int            // to be collected
 	Problems map[string]int // answered 5xx and why, by the problem's code
-	Broken   int            // how often a connection broke before there was an answer; then the request is sent again
+	Broken   int            // how often a connection broke before there was an answer; the request is sent again
 
 	Collected int // answered rightly, later
 	Told      int // that there will be no answer: a dead letter
@@ -46,7 +46,7 @@ func (a *Account) String() string {
 func (a *Account) wrong(err error) { a.Wrong = append(a.Wrong, err.Error()) }
 
 func (a *Account) lost(r request, why string) {
-	a.Lost = append(a.Lost, fmt.Sprintf("picture %d, %s: %s", r.picture, r.path, why))
+	a.Lost = append(a.Lost, fmt.Sprintf("question %d, %s: %s", r.number, r.path, why))
 }
 
 // sort puts a final response to a request into the account.
@@ -62,7 +62,7 @@ func (a *Account) sort(r request, resp *response) {
 	case resp.status >= 500 && p != nil && p.Code() != "":
 		a.Problems[p.Code()]++
 	default:
-		a.wrong(fmt.Errorf("picture %d: status %d: %s", r.picture, resp.status, resp.body))
+		a.wrong(fmt.Errorf("question %d: status %d: %s", r.number, resp.status, resp.body))
 	}
 }
 
