@@ -34,12 +34,14 @@ type Plan struct {
 	Rate     float64 // requests a second
 	First    int     // number of the first question; each request has one of its own
 	Question func(number int) (Question, error)
-	Later    int     // of how many requests one is asked asynchronously; 0: of none
+	Later    int // of how many requests one is asked asynchronously; 0: of none
 	// Gateway says that something is in front of ingress, which answers 502, 503 or 504 in words of its own when a connection
 	// to ingress breaks. Such a request is sent again, as one whose connection broke is.
 	Gateway bool
 	// Before is called before a request is sent, with how many were. The next one waits for it.
 	Before func(sent int)
+	// Enough, once it is closed, ends the sending before all Requests were sent.
+	Enough <-chan struct{}
 }
 
 // Question is a picture, and the model that is asked about it.
@@ -83,7 +85,7 @@ func New(p Plan) *Load {
 	}
 }
 
-// Send sends all requests and returns when each had its response, or ctx ends.
+// Send sends the requests and returns when each had its response, or ctx ends.
 func (l *Load) Send(ctx context.Context) {
 	var asking sync.WaitGroup
 	defer asking.Wait()
@@ -92,6 +94,9 @@ func (l *Load) Send(ctx context.Context) {
 		due := time.NewTimer(time.Until(began.Add(time.Duration(float64(i) / l.plan.Rate * float64(time.Second)))))
 		select {
 		case <-due.C:
+		case <-l.plan.Enough:
+			due.Stop()
+			return
 		case <-ctx.Done():
 			due.Stop()
 			return
@@ -161,7 +166,7 @@ func (l *Load) ask(ctx context.Context, number int, later bool) {
 	var resp *response
 	for range tries { // its key makes sending it again harmless
 		resp, err = l.do(ctx, http.MethodPost, "/v1/infer?model="+r.Model, r.Picture, header)
-		if err == nil && !(l.plan.Gateway && isGateways(resp)) {
+		if err == nil && !l.isGateways(resp) {
 			break
 		}
 		l.note(func(a *Account) { a.Broken++ })
@@ -192,7 +197,7 @@ func (l *Load) collect(ctx context.Context, r request) {
 		case ctx.Err() != nil:
 			l.note(func(a *Account) { a.lost(r, "it has no answer yet") })
 			return
-		case err == nil && resp.status != http.StatusAccepted && !comesLater(resp) && !(l.plan.Gateway && isGateways(resp)):
+		case err == nil && resp.status != http.StatusAccepted && !comesLater(resp) && !l.isGateways(resp):
 			l.note(func(a *Account) { a.sortCollected(r, resp) })
 			return
 		}
@@ -218,10 +223,10 @@ func comesLater(r *response) bool {
 }
 
 // isGateways says whether a response is of what is in front of ingress: one of ingress says what is wrong.
-func isGateways(r *response) bool {
+func (l *Load) isGateways(r *response) bool {
 	switch r.status {
 	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
-		return problemOf(r) == nil
+		return l.plan.Gateway && problemOf(r) == nil
 	default:
 		return false
 	}

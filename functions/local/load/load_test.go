@@ -113,3 +113,16 @@ func TestEveryResponseIsInTheAccountAsWhatItIs(t *testing.T) {
 		})
 	}
 }
+
+func TestNothingIsSentAfterItIsEnough(t *testing.T) {
+	t.Parallel()
+	server := httptest.NewServer(fail(problem.New("replies-down", http.StatusServiceUnavailable, "", "")))
+	defer server.Close()
+	enough := make(chan struct{})
+	l := load.New(load.Plan{
+		URL: server.URL, Requests: 1000, Rate: 1, Question: load.Mirror, Enough: enough,
+		Before: func(int) { close(enough) },
+	})
+	l.Send(t.Context())
+	require.Equal(t, 1, l.Collect(t.Context()).Sent)
+}
