@@ -2,10 +2,13 @@
 package cluster_test
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -38,23 +41,28 @@ func losesNoRequestWithAPod(t *testing.T) {
 	}
 }
 
-// deleteByForce deletes a pod that runs, without telling it. Its name begins so.
+// deleteByForce deletes a pod without telling it, as soon as one runs whose name begins so.
 func deleteByForce(ctx context.Context, prefix string) error {
-	out, err := run(ctx, nil, "kubectl", "-n", namespace, "get", "pods", "--field-selector", "status.phase=Running", "-o", "json")
-	if err != nil {
-		return err
-	}
-	var pods struct{ Items []object }
-	if err := json.Unmarshal(out, &pods); err != nil {
-		return err
-	}
-	for _, p := range pods.Items {
-		if strings.HasPrefix(p.Metadata.Name, prefix) && p.Metadata.DeletionTimestamp == nil {
-			_, err := run(ctx, nil, "kubectl", "-n", namespace, "delete", "pod", p.Metadata.Name, "--force", "--grace-period=0")
+	for end := time.Now().Add(patience); time.Now().Before(end); {
+		out, err := run(ctx, nil, "kubectl", "-n", namespace, "get", "pods", "-o", "json")
+		if err != nil {
+			return err
+		}
+		var pods struct{ Items []object }
+		if err := json.Unmarshal(out, &pods); err != nil {
+			return err
+		}
+		for _, p := range pods.Items {
+			if strings.HasPrefix(p.Metadata.Name, prefix) && p.Metadata.DeletionTimestamp == nil && p.condition("Ready") == "" {
+				_, err := run(ctx, nil, "kubectl", "-n", namespace, "delete", "pod", p.Metadata.Name, "--force", "--grace-period=0")
+				return err
+			}
+		}
+		if err := pause(ctx, interval); err != nil {
 			return err
 		}
 	}
-	return fmt.Errorf("no pod %s… runs", prefix)
+	return fmt.Errorf("no pod %s… is ready", prefix)
 }
 
 // losesNoDeadLetter has a Trigger deliver to where nobody is, so that everything asked becomes a dead letter, and ends the pod
@@ -66,6 +74,7 @@ func losesNoDeadLetter(t *testing.T) {
 		rollOut(t, "deployment/"+trigger+"-dispatcher")
 	}
 	patch(`"/nowhere"`)
+	defer patch("null")
 	before := len(parked(t, trigger))
 	account := under(t, "deadletter", func(n int) (load.Question, error) { return question(n, trigger) }, func(ctx context.Context) error {
 		return deleteByForce(ctx, "deadletter-0")
@@ -77,10 +86,29 @@ func losesNoDeadLetter(t *testing.T) {
 	require.Len(t, letters, before+account.Told+account.Problems["gave-up"], "each is kept")
 
 	patch("null")
-	command(t, nil, "go", "run", "./hack/deadletters", "drop", "-model", trigger)
-	require.Empty(t, parked(t, trigger))
-	measured("deadletter deleted by force under load", "%d dead letters, each told and kept; %s", len(letters)-before, became(account))
+	broker := forward(t, "svc/ebb-broker-ingress", "80")
+	command(t, nil, "env", "BROKER_URL=http://"+broker, "go", "run", "./hack/deadletters", "replay", "-model", trigger)
+	require.Empty(t, parked(t, trigger), "once the Trigger is mended, each is answered when it is replayed")
+	measured("deadletter deleted by force under load", "%d dead letters, each told, kept, and answered when replayed; %s", len(letters)-before, became(account))
 }
+
+// forward makes a port of a Service's reachable from here, for the rest of the test, and says at which address.
+func forward(t *testing.T, to, port string) string {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "kubectl", "-n", namespace, "port-forward", to, ":"+port)
+	out, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	t.Cleanup(func() { _ = cmd.Wait() }) // it was ended with the test's context
+	line, err := bufio.NewReader(out).ReadString('\n')
+	require.NoError(t, err)
+	found := forwarding.FindStringSubmatch(line)
+	require.NotNil(t, found, line)
+	return found[1]
+}
+
+// forwarding is what kubectl says first.
+var forwarding = regexp.MustCompile(`^Forwarding from (127\.0\.0\.1:\d+) -> `)
 
 // rollOut waits until the pods of a Deployment are those that it wants now.
 func rollOut(t *testing.T, deployment string) {

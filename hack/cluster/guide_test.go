@@ -23,10 +23,10 @@ func worksAsTheGuideSays(t *testing.T) {
 	require.True(t, found)
 	section, _, found = strings.Cut(section, "\n### Trying it out\n")
 	require.True(t, found)
-	t.Cleanup(func() {
+	defer func() {
 		command(t, nil, "kn", "service", "update", "ingress", "-n", namespace, "--traffic", "@latest=100")
 		command(t, nil, "ko", "apply", "-f", "config/", "-f", "config/models/")
-	})
+	}()
 
 	services := []string{"ingress", "deadletter", "inception-v3", "dispatch-cat", "dispatch-dog", "dispatch-imagenet"}
 	effects := map[string]func(t *testing.T, out string){

@@ -118,6 +118,18 @@ type object struct {
 	}
 }
 
+// condition is why a condition is not true, or "".
+func (o *object) condition(name string) string {
+	for _, c := range o.Status.Conditions {
+		if c.Type == name && c.Status == "True" {
+			return ""
+		} else if c.Type == name {
+			return c.Reason + ": " + c.Message
+		}
+	}
+	return "there is no condition " + name
+}
+
 func objects(t *testing.T, kinds string) []object {
 	t.Helper()
 	var list struct{ Items []object }
@@ -146,15 +158,7 @@ func notReady(t *testing.T) string {
 	t.Helper()
 	var waiting []string
 	for _, o := range objects(t, "ksvc,broker,trigger,operatorpolicy") {
-		ready := "there is no condition Ready"
-		for _, c := range o.Status.Conditions {
-			if c.Type == "Ready" && c.Status == "True" {
-				ready = ""
-			} else if c.Type == "Ready" {
-				ready = c.Reason + ": " + c.Message
-			}
-		}
-		if ready != "" {
+		if ready := o.condition("Ready"); ready != "" {
 			waiting = append(waiting, fmt.Sprintf("%s %s: %s", o.Kind, o.Metadata.Name, ready))
 		}
 	}

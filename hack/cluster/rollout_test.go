@@ -15,6 +15,9 @@ import (
 func failsNoRequestRollingOut(t *testing.T) {
 	for _, service := range []string{"ingress", "dispatch-cat"} {
 		t.Run(service, func(t *testing.T) {
+			defer func() {
+				command(t, nil, "kn", "service", "update", service, "-n", namespace, "--env", "LOG_LEVEL-", "--traffic", "@latest=100")
+			}()
 			var there, back time.Duration
 			account := under(t, service, catsAndDogs, func(ctx context.Context) (err error) {
 				old, err := latest(ctx, service)
@@ -34,7 +37,6 @@ func failsNoRequestRollingOut(t *testing.T) {
 				back, err = shift(ctx, service, current, "--traffic", old+"=100")
 				return err
 			})
-			command(t, nil, "kn", "service", "update", service, "-n", namespace, "--env", "LOG_LEVEL-", "--traffic", "@latest=100")
 			require.Zero(t, account.Failed(), "%v", account.Problems)
 			require.Zero(t, account.Broken)
 			require.Zero(t, account.Told)
