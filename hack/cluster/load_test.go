@@ -18,7 +18,7 @@ import (
 )
 
 const (
-	rate  = 8    // requests a second: half of what one node with two cores takes beside its own work
+	rate  = 5    // requests a second: what two cores take beside a cluster's own work, and pods that start
 	later = 3    // of so many requests one is asked asynchronously
 	most  = 4000 // requests under one load: what patience has time for, several times
 )

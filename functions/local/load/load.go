@@ -169,7 +169,11 @@ func (l *Load) ask(ctx context.Context, number int, later bool) {
 		if err == nil && !l.isGateways(resp) {
 			break
 		}
-		l.note(func(a *Account) { a.Broken++ })
+		why := err
+		if why == nil {
+			why = fmt.Errorf("status %d: %s", resp.status, resp.body)
+		}
+		l.note(func(a *Account) { a.Broken, a.Break = a.Broken+1, why.Error() })
 		if !wait(ctx) {
 			break
 		}

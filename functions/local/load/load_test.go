@@ -107,7 +107,8 @@ func TestEveryResponseIsInTheAccountAsWhatItIs(t *testing.T) {
 			got := account(t, tc.later, tc.gateway, tc.post, tc.get)
 			require.Len(t, got.Lost, tc.lost, "%s", got.Lost)
 			require.Len(t, got.Wrong, tc.bad, "%s", got.Wrong)
-			got.Lost, got.Wrong = nil, nil
+			require.Equal(t, got.Broken > 0, got.Break != "")
+			got.Lost, got.Wrong, got.Break = nil, nil, ""
 			tc.want.Sent = 1
 			require.Equal(t, tc.want, got)
 		})
