@@ -4,14 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
 	"time"
 
-	"github.com/ebb-inference/ebb/events"
+	"github.com/ebb-inference/ebb/functions/ingress/ask"
 	"github.com/ebb-inference/ebb/functions/local/load"
 	"github.com/ebb-inference/ebb/models"
 )
@@ -67,9 +66,9 @@ func (c cloud) load(ctx context.Context, f files, o loadOptions) error {
 		URL: o.url, Requests: o.requests, Rate: o.rate, First: int(time.Now().Unix()) * mostRequests, // no key is used twice
 		Question: func(n int) (load.Question, error) {
 			return load.Question{
-				Model: all[n%len(all)].Name, Type: http.DetectContentType(picture), Picture: picture,
-				Check: func(top []events.Class) error {
-					if len(top) == 0 {
+				Model: all[n%len(all)].Name, Picture: picture,
+				Check: func(r ask.Result) error {
+					if len(r.Top) == 0 {
 						return errors.New("an answer without classes")
 					}
 					return nil

@@ -16,10 +16,11 @@ import (
 type Account struct {
 	Sent     int
 	Answered int             // rightly, at once
-	Took     []time.Duration // until each of those, the order is nobody's
+	Took     []time.Duration // until each of those; the order is nobody's
 	Accepted int             // to be collected
 	Problems map[string]int  // answered 5xx and why, by the problem's code
-	Broken   int             // how often a connection broke before there was an answer; then the request is sent again
+	Broken   int             // how often a connection broke before there was an answer; the request is sent again
+	Break    string          // how one broke last
 
 	Collected int // answered rightly, later
 	Told      int // that there will be no answer: a dead letter
@@ -41,8 +42,12 @@ func (a *Account) String() string {
 	for _, code := range slices.Sorted(maps.Keys(a.Problems)) {
 		problems = append(problems, fmt.Sprintf("%s %d", code, a.Problems[code]))
 	}
-	return fmt.Sprintf("%d sent: %d answered, %d accepted (%d collected, %d told that there is no answer), %d failed (%s), %d connections broke; %d lost, %d wrong",
-		a.Sent, a.Answered, a.Accepted, a.Collected, a.Told, a.Failed(), strings.Join(problems, ", "), a.Broken, len(a.Lost), len(a.Wrong))
+	broken := fmt.Sprintf("%d connections broke", a.Broken)
+	if a.Broken > 0 {
+		broken += fmt.Sprintf(" (the last: %s)", a.Break)
+	}
+	return fmt.Sprintf("%d sent: %d answered, %d accepted (%d collected, %d told that there is no answer), %d failed (%s), %s; %d lost, %d wrong",
+		a.Sent, a.Answered, a.Accepted, a.Collected, a.Told, a.Failed(), strings.Join(problems, ", "), broken, len(a.Lost), len(a.Wrong))
 }
 
 func (a *Account) wrong(err error) { a.Wrong = append(a.Wrong, err.Error()) }

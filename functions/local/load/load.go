@@ -1,6 +1,6 @@
-// Package load asks an Ebb at a steady rate, and keeps account of what became of every request: whether it was answered, rightly,
-// or said clearly that it was not. It is for tests and tools that break something meanwhile, which ask about the mirror's
-// pictures, and for those that see how an Ebb somewhere does, with questions of theirs.
+// Package load asks an Ebb at a steady rate, and keeps account of what became of every request: whether it was answered,
+// rightly, or said clearly that it was not. It is for tests and tools that break something meanwhile. What is asked, and
+// which answer is right, whoever asks says; Mirror is for those whose models are the mirror's.
 package load
 
 import (
@@ -15,7 +15,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/ebb-inference/ebb/events"
 	"github.com/ebb-inference/ebb/events/problem"
 	"github.com/ebb-inference/ebb/functions/ingress/ask"
 	"github.com/ebb-inference/ebb/functions/local/mirror"
@@ -35,26 +34,29 @@ type Plan struct {
 	Requests int
 	Rate     float64 // requests a second
 	First    int     // number of the first question; each request has one of its own
-	// Question is the question with a number; nil: the mirror's.
-	Question func(n int) (Question, error)
+	Question func(number int) (Question, error)
 	Later    int // of how many requests one is asked asynchronously; 0: of none
+	// Gateway says that something is in front of ingress, which answers 502, 503 or 504 in words of its own when a connection
+	// to ingress breaks. Such a request is sent again, as one whose connection broke is.
+	Gateway bool
 	// Before is called before a request is sent, with how many were. The next one waits for it.
 	Before func(sent int)
+	// Enough, once it is closed, ends the sending before all Requests were sent.
+	Enough <-chan struct{}
 }
 
-// Question is what a request asks.
+// Question is a picture, and the model that is asked about it.
 type Question struct {
 	Model   string
-	Type    string // media type of the picture
 	Picture []byte
-	Check   func(top []events.Class) error // says what is wrong with an answer
+	Check   func(ask.Result) error // says what is wrong with an answer of the model
 }
 
-// mirrored asks the mirror's models about its pictures, in turn.
-func mirrored(n int) (Question, error) {
-	model := mirror.Names[n%len(mirror.Names)]
-	picture, err := mirror.Picture(n)
-	return Question{model, "image/png", picture, func(top []events.Class) error { return mirror.Check(model, n, top) }}, err
+// Mirror is the question about the mirror's picture of a number.
+func Mirror(number int) (Question, error) {
+	model := mirror.Names[number%len(mirror.Names)]
+	picture, err := mirror.Picture(number)
+	return Question{model, picture, func(r ask.Result) error { return mirror.Check(model, number, r.Top) }}, err
 }
 
 // Load is requests under way.
@@ -67,18 +69,15 @@ type Load struct {
 	accepted []request // that are to be collected
 }
 
-// request is one question on its way.
+// request is one question that is asked.
 type request struct {
-	number   int
-	question Question
-	path     string // of the answer, when it was accepted
+	Question
+	number int
+	path   string // of the answer, when it was accepted
 }
 
 // New makes a Load.
 func New(p Plan) *Load {
-	if p.Question == nil {
-		p.Question = mirrored
-	}
 	return &Load{
 		plan: p, account: Account{Problems: map[string]int{}},
 		// A connection that is kept may be closed by the server in the moment in which it is used, and a POST not be repeated:
@@ -87,7 +86,7 @@ func New(p Plan) *Load {
 	}
 }
 
-// Send sends all requests and returns when each had its response, or ctx ends.
+// Send sends the requests and returns when each had its response, or ctx ends.
 func (l *Load) Send(ctx context.Context) {
 	var asking sync.WaitGroup
 	defer asking.Wait()
@@ -96,6 +95,9 @@ func (l *Load) Send(ctx context.Context) {
 		due := time.NewTimer(time.Until(began.Add(time.Duration(float64(i) / l.plan.Rate * float64(time.Second)))))
 		select {
 		case <-due.C:
+		case <-l.plan.Enough:
+			due.Stop()
+			return
 		case <-ctx.Done():
 			due.Stop()
 			return
@@ -103,8 +105,8 @@ func (l *Load) Send(ctx context.Context) {
 		if l.plan.Before != nil {
 			l.plan.Before(i)
 		}
-		later := l.plan.Later > 0 && i%l.plan.Later == 0
-		asking.Go(func() { l.ask(ctx, l.plan.First+i, later) })
+		number, later := l.plan.First+i, l.plan.Later > 0 && i%l.plan.Later == 0
+		asking.Go(func() { l.ask(ctx, number, later) })
 	}
 }
 
@@ -152,30 +154,38 @@ func (l *Load) do(ctx context.Context, method, path string, body []byte, header 
 
 // ask asks one request and puts what it was answered into the account.
 func (l *Load) ask(ctx context.Context, number int, later bool) {
+	header := map[string]string{"Content-Type": "application/octet-stream", "Idempotency-Key": fmt.Sprintf("load-%d", number)}
+	if later {
+		header["Prefer"] = "respond-async"
+	}
 	question, err := l.plan.Question(number)
 	if err != nil {
 		l.note(func(a *Account) { a.wrong(err) })
 		return
 	}
-	r := request{number: number, question: question}
-	header := map[string]string{"Content-Type": question.Type, "Idempotency-Key": fmt.Sprintf("load-%d", number)}
-	if later {
-		header["Prefer"] = "respond-async"
-	}
+	r := request{Question: question, number: number}
 	began := time.Now()
 	var resp *response
 	for range tries { // its key makes sending it again harmless
-		if resp, err = l.do(ctx, http.MethodPost, "/v1/infer?model="+url.QueryEscape(question.Model), question.Picture, header); err == nil || !wait(ctx) {
+		resp, err = l.do(ctx, http.MethodPost, "/v1/infer?model="+url.QueryEscape(r.Model), r.Picture, header)
+		if err == nil && !l.isGateways(resp) {
 			break
 		}
-		l.note(func(a *Account) { a.Broken++ })
+		why := err
+		if why == nil {
+			why = fmt.Errorf("status %d: %s", resp.status, resp.body)
+		}
+		l.note(func(a *Account) { a.Broken, a.Break = a.Broken+1, why.Error() })
+		if !wait(ctx) {
+			break
+		}
 	}
 	took := time.Since(began)
 	l.note(func(a *Account) {
 		a.Sent++
 		switch {
 		case err != nil:
-			a.wrong(fmt.Errorf("question %d: no answer at all: %w", number, err))
+			a.wrong(fmt.Errorf("question %d: no answer at all: %w", r.number, err))
 		case later && resp.status == http.StatusAccepted:
 			a.Accepted++
 			r.path = resp.header.Get("Location")
@@ -194,7 +204,7 @@ func (l *Load) collect(ctx context.Context, r request) {
 		case ctx.Err() != nil:
 			l.note(func(a *Account) { a.lost(r, "it has no answer yet") })
 			return
-		case err == nil && resp.status != http.StatusAccepted && !comesLater(resp):
+		case err == nil && resp.status != http.StatusAccepted && !comesLater(resp) && !l.isGateways(resp):
 			l.note(func(a *Account) { a.sortCollected(r, resp) })
 			return
 		}
@@ -217,6 +227,16 @@ func wait(ctx context.Context) bool {
 // comesLater says whether a response says that what is asked for cannot be read at the moment.
 func comesLater(r *response) bool {
 	return r.status >= 500 && r.header.Get("Retry-After") != "" && resultOf(r) == nil
+}
+
+// isGateways says whether a response is of what is in front of ingress: one of ingress says what is wrong.
+func (l *Load) isGateways(r *response) bool {
+	switch r.status {
+	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		return l.plan.Gateway && problemOf(r) == nil
+	default:
+		return false
+	}
 }
 
 func (l *Load) note(f func(*Account)) {
@@ -252,8 +272,11 @@ func check(r request, resp *response) error {
 	switch {
 	case result == nil:
 		return fmt.Errorf("question %d: no result, or several: %s", r.number, resp.body)
-	case result.Model != r.question.Model:
-		return fmt.Errorf("question %d: an answer of %s, want %s", r.number, result.Model, r.question.Model)
+	case result.Model != r.Model:
+		return fmt.Errorf("question %d: an answer of %s, want %s", r.number, result.Model, r.Model)
 	}
-	return r.question.Check(result.Top)
+	if err := r.Check(*result); err != nil {
+		return fmt.Errorf("question %d: %w", r.number, err)
+	}
+	return nil
 }
