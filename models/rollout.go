@@ -63,8 +63,10 @@ func (d *decoder) sourceURL(field, text string, schemes []string) string {
 		d.failAt(field, "has a user; definitions are no place for credentials, a source finds them where it runs")
 	case u.Scheme != "file" && u.Host == "":
 		d.failAt(field, "is %s, want a host or a bucket after %s://", clip(text), u.Scheme)
-	case u.Host+u.Path+u.Opaque == "":
-		d.failAt(field, "is %s, want a folder after file:", clip(text))
+	case u.Host+u.Path == "" || u.Opaque != "":
+		d.failAt(field, "is %s, want a folder after file://", clip(text))
+	case u.Fragment != "":
+		d.failAt(field, "is %s, want no #fragment", clip(text))
 	default:
 		return u.Scheme
 	}

@@ -80,7 +80,7 @@ func TestParseNamesPlaceAndCureOfAMistakeInARollout(t *testing.T) {
 		{"no scheme", withSource("url: /models"), "m.yaml:7: serving.source.url: is /models, want a URL with one of the schemes grpc, file, http, https, gs, s3, oci"},
 		{"another scheme", withSource("url: 'ftp://x/y'"), "m.yaml:7: serving.source.url: is ftp://x/y, want a URL with one of"},
 		{"no host", withSource("url: 'gs:///x'"), "m.yaml:7: serving.source.url: is gs:///x, want a host or a bucket after gs://"},
-		{"no folder", withSource("url: 'file:'"), "m.yaml:7: serving.source.url: is file:, want a folder after file:"},
+		{"no folder", withSource("url: 'file:'"), "m.yaml:7: serving.source.url: is file:, want a folder after file://"},
 		{"password", withSource("url: 'https://u:secret@x/y'"), "m.yaml:7: serving.source.url: has a user; definitions are no place for credentials"},
 		{"only a listing", withSource("url: 'grpc://tf:8500/x'"), "m.yaml:7: serving.source.files: is missing"},
 		{"files that are a listing", withSource("url: 'grpc://t:1/x', files: 'grpc://t:1/x'"), "m.yaml:7: serving.source.files: is grpc://t:1/x, want a URL with one of the schemes file,"},

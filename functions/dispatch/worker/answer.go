@@ -79,7 +79,9 @@ func (w *Worker) answer(ctx context.Context, r *events.Request, received time.Ti
 	release()
 	a, err := w.Model.Interpret(out.values)
 	if err != nil {
-		return w.unanswered(ctx, r, fmt.Errorf("%w: %w", tfserving.ErrAnswer, err))
+		err = fmt.Errorf("%w: %w", tfserving.ErrAnswer, err)
+		w.in.batchFailed(ctx, err)
+		return w.unanswered(ctx, r, err)
 	}
 
 	result := w.result(ctx, r)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/ebb-inference/ebb/models"
 	"github.com/ebb-inference/ebb/models/tfserving"
+	"github.com/ebb-inference/ebb/models/wire"
 )
 
 // item is one picture as the network's input.
@@ -48,25 +49,10 @@ func newNetwork(m *models.Model, p Predictor, in *instruments, log *slog.Logger)
 		in:        in,
 		outage:    outage{log: log.With("model", m.Name)},
 	}
+	n.dtype, n.shape = wire.Item(m.Input)
 	n.buffers.New = func() any { return new([]byte) }
-	width, height := int64(m.Input.Width), int64(m.Input.Height)
-	n.shape = []int64{height, width, channels}
-	if m.Input.Layout == models.LayoutNCHW {
-		n.shape = []int64{channels, height, width}
-	}
-	switch {
-	case m.Input.Kind == models.KindEncoded:
-		n.dtype, n.shape = tfserving.String, nil
-	case m.Input.DType == models.DTypeFloat32:
-		n.dtype = tfserving.Float32
-	default:
-		n.dtype = tfserving.Uint8
-	}
 	return n
 }
-
-// channels of a pixel: networks here see colours.
-const channels = 3
 
 // compute is the batcher's Func.
 func (n *network) compute(ctx context.Context, items []item) ([]row, error) {
@@ -76,10 +62,11 @@ func (n *network) compute(ctx context.Context, items []item) ([]row, error) {
 	rows, err := n.predict(ctx, items)
 	n.outage.see(ctx, err)
 	if err != nil {
+		n.in.batchFailed(ctx, err)
 		span.SetStatus(codes.Error, err.Error())
 		return nil, err
 	}
-	n.in.batchDone(ctx, len(items), time.Since(began))
+	n.in.batchDone(ctx, len(items), rows[0].version, time.Since(began))
 	return rows, nil
 }
 

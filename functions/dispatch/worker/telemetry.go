@@ -3,6 +3,9 @@ package worker
 import (
 	"context"
 	"errors"
+	"slices"
+	"strconv"
+	"sync"
 	"time"
 
 	"go.opentelemetry.io/otel"
@@ -12,6 +15,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/ebb-inference/ebb/events"
+	"github.com/ebb-inference/ebb/models/tfserving"
 )
 
 const scope = "github.com/ebb-inference/ebb/functions/dispatch/worker"
@@ -20,7 +24,9 @@ const scope = "github.com/ebb-inference/ebb/functions/dispatch/worker"
 type instruments struct {
 	tracer   trace.Tracer
 	model    metric.MeasurementOption // the attribute "model"
+	network  metric.MeasurementOption // and "network"
 	outcomes map[string]metric.MeasurementOption
+	versions versions
 
 	requests metric.Int64Counter
 	again    metric.Int64Counter
@@ -29,16 +35,19 @@ type instruments struct {
 	decode   metric.Float64Histogram
 	wait     metric.Float64Histogram
 	compute  metric.Float64Histogram
+	failures metric.Int64Counter
 	size     metric.Int64Histogram
 }
 
-func newInstruments(model string) (*instruments, error) {
+func newInstruments(model, network string) (*instruments, error) {
 	meter := otel.Meter(scope)
 	attr := attribute.String("model", model)
 	in := &instruments{
 		tracer:   otel.Tracer(scope),
 		model:    metric.WithAttributeSet(attribute.NewSet(attr)),
+		network:  metric.WithAttributeSet(attribute.NewSet(attr, attribute.String("network", network))),
 		outcomes: make(map[string]metric.MeasurementOption),
+		versions: versions{of: []attribute.KeyValue{attr, attribute.String("network", network)}},
 	}
 	for _, o := range []string{
 		outcomeCompleted, outcomeFailed, outcomeExpired, outcomeDuplicate,
@@ -46,7 +55,7 @@ func newInstruments(model string) (*instruments, error) {
 	} {
 		in.outcomes[o] = metric.WithAttributeSet(attribute.NewSet(attr, attribute.String("outcome", o)))
 	}
-	var errs [8]error
+	var errs [9]error
 	seconds := func(name, what string) (metric.Float64Histogram, error) {
 		return meter.Float64Histogram(name, metric.WithUnit("s"), metric.WithDescription(what))
 	}
@@ -59,6 +68,7 @@ func newInstruments(model string) (*instruments, error) {
 	in.size, errs[6] = meter.Int64Histogram("ebb.dispatch.batch.size", metric.WithDescription("Items in one call of the model server that was answered."),
 		metric.WithExplicitBucketBoundaries(1, 2, 4, 8, 16, 32, 64, 128))
 	in.again, errs[7] = meter.Int64Counter("ebb.dispatch.remembered", metric.WithDescription("Questions that were asked again and not computed again."))
+	in.failures, errs[8] = meter.Int64Counter("ebb.dispatch.compute.failures", metric.WithDescription("Calls of the model server that were not answered as they should."))
 	return in, errors.Join(errs[:]...)
 }
 
@@ -66,9 +76,48 @@ func (in *instruments) done(ctx context.Context, outcome string) {
 	in.requests.Add(ctx, 1, in.outcomes[outcome])
 }
 
-func (in *instruments) batchDone(ctx context.Context, items int, took time.Duration) {
+func (in *instruments) batchDone(ctx context.Context, items int, version int64, took time.Duration) {
 	in.size.Record(ctx, int64(items), in.model)
-	in.compute.Record(ctx, took.Seconds(), in.model)
+	in.compute.Record(ctx, took.Seconds(), in.versions.attributes(version))
+}
+
+// batchFailed counts a call that failed, unless a picture was to blame.
+func (in *instruments) batchFailed(ctx context.Context, err error) {
+	if !errors.Is(err, tfserving.ErrInvalid) {
+		in.failures.Add(ctx, 1, in.network)
+	}
+}
+
+// maxVersions is how many versions of the network are told apart in metrics, the first that this process saw: more than one
+// lives to see, and few enough for a server that names another one each time to cost no memory.
+const maxVersions = 200
+
+// versions are the attributes of calls by the version that answered.
+type versions struct {
+	of []attribute.KeyValue // what all of them have
+
+	mu   sync.Mutex
+	seen map[int64]metric.MeasurementOption
+}
+
+func (v *versions) attributes(version int64) metric.MeasurementOption {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if known, ok := v.seen[version]; ok {
+		return known
+	}
+	name := "other"
+	if len(v.seen) < maxVersions {
+		name = strconv.FormatInt(version, 10)
+	}
+	attrs := metric.WithAttributeSet(attribute.NewSet(append(slices.Clone(v.of), attribute.String("version", name))...))
+	if name != "other" {
+		if v.seen == nil {
+			v.seen = make(map[int64]metric.MeasurementOption, maxVersions)
+		}
+		v.seen[version] = attrs
+	}
+	return attrs
 }
 
 // startDelivery starts a span that continues the event's trace.

@@ -111,7 +111,7 @@ func New(c Config) (*Worker, error) {
 	if err != nil {
 		return nil, err
 	}
-	in, err := newInstruments(c.Model.Name)
+	in, err := newInstruments(c.Model.Name, c.Model.Serving.Model)
 	if err != nil {
 		return nil, fmt.Errorf("worker: %w", err)
 	}

@@ -66,11 +66,16 @@ func Label(i int) string { return labelPrefix + strconv.Itoa(i) }
 // WriteNetworks writes the networks into a folder of a model server's.
 func WriteNetworks(base string) error {
 	for _, name := range Names {
-		if err := write(filepath.Join(base, name, "1", "model.onnx"), network(name).Bytes()); err != nil {
+		if err := WriteVersion(filepath.Join(base, name, "1"), name); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// WriteVersion writes a model's network into the folder of a version.
+func WriteVersion(dir, name string) error {
+	return write(filepath.Join(dir, "model.onnx"), network(name).Bytes())
 }
 
 // WriteDefinitions writes the models' definitions into a folder, each into one of its own as a volume shows a ConfigMap.

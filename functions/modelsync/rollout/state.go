@@ -1,6 +1,7 @@
 package rollout
 
 import (
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -34,6 +35,7 @@ type State struct {
 	LastFailure *Failure  `json:"last_failure,omitempty"`
 	History     []Entry   `json:"history,omitempty"` // the newest last
 	Holder      *Lease    `json:"holder,omitempty"`  // who works on it
+	Order       *Order    `json:"order,omitempty"`   // what somebody wants of who works on it
 }
 
 // Progress is how far a candidate has come.
@@ -43,9 +45,15 @@ type Progress struct {
 	Phase   Phase     `json:"phase"`
 	Percent int       `json:"percent,omitempty"` // of the traffic that it has
 	Began   time.Time `json:"began"`             // the roll-out
-	Since   time.Time `json:"since"`             // the phase, or the step of one
+	// Since is when the phase began or, of PhaseShift and PhaseSettle, since when the candidate has its Percent; zero: it may
+	// not have it yet.
+	Since time.Time `json:"since,omitzero"`
 	// Before is how calls went before the candidate had traffic: what it is held to.
 	Before *Rate `json:"before,omitempty"`
+	// Counted is what had been counted at Since.
+	Counted map[string]Tally `json:"counted,omitempty"`
+	// Verdict says that the candidate is refused, and still to be taken away.
+	Verdict *Refusal `json:"verdict,omitempty"`
 }
 
 // Rate is how calls of a network went.
@@ -61,10 +69,12 @@ const (
 	ByOperator = "operator" // somebody took it back
 )
 
-// Refusal is a version that is not rolled out until it is allowed, unless it is published anew with other files.
+// Refusal is a version that is not rolled out until it is allowed. Versions are immutable: one that was mended has another
+// number.
 type Refusal struct {
 	Version int64     `json:"version"`
-	Digest  string    `json:"digest,omitempty"` // of its files; empty: whatever they are
+	From    int64     `json:"from,omitempty"`   // versions from this to Version are refused; 0: Version alone
+	Digest  string    `json:"digest,omitempty"` // of its files, if they were fetched
 	Reason  string    `json:"reason"`
 	By      string    `json:"by"`
 	Time    time.Time `json:"time"`
@@ -107,6 +117,13 @@ type Lease struct {
 	Until time.Time `json:"until"`
 }
 
+// Order is a version that is wanted back.
+type Order struct {
+	ID   string    `json:"id"`
+	To   int64     `json:"to"`
+	Time time.Time `json:"time"`
+}
+
 // Bounds of what a State remembers. A reason is cut, the oldest entries go.
 const (
 	maxHistory = 50
@@ -114,30 +131,49 @@ const (
 	maxReason  = 1024 // bytes
 )
 
-// refusal finds why a version with such files is not to be tried, nil when it may.
-func (s *State) refusal(version int64, digest string) *Refusal {
+// refusal finds why a version is not to be tried, nil when it may.
+func (s *State) refusal(version int64) *Refusal {
 	for i := range s.Refused {
-		r := &s.Refused[i]
-		if r.Version == version && (r.Digest == "" || digest == "" || r.Digest == digest) {
-			return r
+		if s.Refused[i].covers(version) {
+			return &s.Refused[i]
 		}
 	}
 	return nil
 }
 
+func (r Refusal) covers(version int64) bool {
+	return version == r.Version || r.From > 0 && r.From <= version && version < r.Version
+}
+
 // refuse remembers a refusal, in place of one of the same version.
 func (s *State) refuse(r Refusal) {
 	r.Reason = clip(r.Reason)
-	s.allow(r.Version)
+	s.Refused = slices.DeleteFunc(s.Refused, func(old Refusal) bool { return old.Version == r.Version })
 	s.Refused = append(s.Refused, r)
 	s.Refused = s.Refused[max(0, len(s.Refused)-maxRefused):]
 }
 
-// allow forgets the refusal of a version, and says whether there was one.
+// allow forgets that a version was refused, and says whether it was. Others that were refused with it stay so.
 func (s *State) allow(version int64) bool {
-	before := len(s.Refused)
-	s.Refused = slices.DeleteFunc(s.Refused, func(r Refusal) bool { return r.Version == version })
-	return len(s.Refused) < before
+	var left []Refusal
+	found := false
+	for _, r := range s.Refused {
+		if !r.covers(version) {
+			left = append(left, r)
+			continue
+		}
+		found = true
+		if below := r; r.From > 0 && r.From < version {
+			below.Version = version - 1
+			left = append(left, below)
+		}
+		if version < r.Version {
+			r.From = version + 1
+			left = append(left, r)
+		}
+	}
+	s.Refused = left
+	return found
 }
 
 // note adds to the history.
@@ -154,21 +190,19 @@ func (s *State) clone() State {
 	c.Refused, c.History = slices.Clone(s.Refused), slices.Clone(s.History)
 	if s.Candidate != nil {
 		p := *s.Candidate
-		if p.Before != nil {
-			before := *p.Before
-			p.Before = &before
-		}
+		p.Before, p.Verdict, p.Counted = copied(p.Before), copied(p.Verdict), maps.Clone(p.Counted)
 		c.Candidate = &p
 	}
-	if s.LastFailure != nil {
-		f := *s.LastFailure
-		c.LastFailure = &f
-	}
-	if s.Holder != nil {
-		l := *s.Holder
-		c.Holder = &l
-	}
+	c.LastFailure, c.Holder, c.Order = copied(s.LastFailure), copied(s.Holder), copied(s.Order)
 	return c
+}
+
+func copied[T any](v *T) *T {
+	if v == nil {
+		return nil
+	}
+	c := *v
+	return &c
 }
 
 // clip bounds a reason, which may come from a stranger's server.
@@ -177,4 +211,21 @@ func clip(reason string) string {
 		return strings.ToValidUTF8(reason[:maxReason], "") + "…"
 	}
 	return reason
+}
+
+// Took is how long the roll-out of what serves took, from finding it until it served for good; false when that is not known,
+// or nothing was rolled out.
+func (s *State) Took() (time.Duration, bool) {
+	var found time.Time
+	var took time.Duration
+	for _, e := range s.History {
+		switch {
+		case e.Version != s.Serving:
+		case e.Event == Found:
+			found = e.Time
+		case e.Event == Serves && !found.IsZero():
+			took = e.Time.Sub(found)
+		}
+	}
+	return took, took > 0
 }
