@@ -12,7 +12,7 @@ import (
 // maxURL bounds the length of a URL.
 const maxURL = 2048
 
-// Open makes the Source at a URL. Its errors name the URL, so that the Openers' Sources need not.
+// Open makes the Source at a URL. The Source's errors name the URL, so that those of the Openers' Sources need not.
 func (o Openers) Open(ctx context.Context, at string, limits Limits) (Source, error) {
 	u, err := ParseURL(at)
 	if err != nil {
@@ -24,7 +24,7 @@ func (o Openers) Open(ctx context.Context, at string, limits Limits) (Source, er
 	}
 	s, err := open(ctx, u, limits.WithDefaults())
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", at, err)
+		return nil, err // does not name the URL: what is wrong with it may be a password
 	}
 	return named{s, at}, nil
 }

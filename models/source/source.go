@@ -85,7 +85,7 @@ func (l Limits) WithDefaults() Limits {
 }
 
 // Opener makes the Source of a URL whose scheme it knows and that ParseURL has let pass. It may look at the URL only; the
-// network is asked later.
+// network is asked later. Its errors do not repeat the URL.
 type Opener func(ctx context.Context, at *url.URL, limits Limits) (Source, error)
 
 // Openers are the Openers by scheme.
