@@ -57,7 +57,7 @@ soak: model dataplane ## Load all of Ebb for ten minutes while its processes are
 	@hack/setup rabbitmq
 	@go run ./hack/soak
 
-test-cluster: model pictures ## Deploy to the cluster of KUBECONFIG, anew, and ask it from zero pods and in a burst
+test-cluster: model pictures ## Deploy to the cluster of KUBECONFIG, anew, and try all that takes a cluster (half an hour)
 	@EBB_CLUSTER_TEST=1 go test -count=1 -v -timeout 60m ./hack/cluster
 
 generate: ## Write what follows from the models in config/models: their Services and Triggers, compose

@@ -32,6 +32,14 @@ func TestOnACluster(t *testing.T) {
 		{"the queues are what Knative declares, within limits", hasItsQueues},
 		{"from zero pods it answers, and goes back to zero", answersFromZero},
 		{"a burst from zero is answered in batches", answersABurst},
+		{"the page answers a person, from zero", answersAPerson},
+		{"bad manifests are refused by the webhooks", refusesBadManifests},
+		{"functions may do nothing but their work", mayDoNothingElse},
+		{"pods that end by force lose no request", losesNoRequestWithAPod},
+		{"a pod that ends by force loses no dead letter", losesNoDeadLetter},
+		{"a restart of RabbitMQ loses no request", losesNoRequestWithRabbitMQ},
+		{"a new revision fails no request, nor does going back", failsNoRequestRollingOut},
+		{"the commands of the guide work", worksAsTheGuideSays},
 	} {
 		if !t.Run(step.name, step.run) {
 			t.FailNow()
@@ -71,6 +79,7 @@ func remove(t *testing.T) {
 type queue struct {
 	Name      string
 	Type      string
+	Messages  int
 	Arguments map[string]any
 	Policy    map[string]any `json:"effective_policy_definition"`
 }
@@ -91,18 +100,23 @@ func management(t *testing.T, path string, into any) {
 	require.NoError(t, json.NewDecoder(resp.Body).Decode(into))
 }
 
+func queues(t *testing.T) (all []queue) {
+	t.Helper()
+	management(t, "/api/queues/%2F", &all)
+	return all
+}
+
 func hasItsQueues(t *testing.T) {
 	brokers := objects(t, "broker")
 	require.Len(t, brokers, 1)
-	var queues []queue
-	management(t, "/api/queues/%2F", &queues)
+	found := queues(t)
 	triggers := objects(t, "trigger")
 	require.NotEmpty(t, triggers)
 	for _, trigger := range triggers {
 		name := namespace + "." + trigger.Metadata.Name + "." + brokers[0].Metadata.UID
-		i := slices.IndexFunc(queues, func(q queue) bool { return q.Name == name })
+		i := slices.IndexFunc(found, func(q queue) bool { return q.Name == name })
 		require.NotEqual(t, -1, i, "no queue %s", name)
-		q := queues[i]
+		q := found[i]
 		require.Equal(t, "quorum", q.Type, name)
 		require.Contains(t, q.Policy["dead-letter-exchange"], "t."+namespace+"."+trigger.Metadata.Name+".dlx.", name)
 		for _, limit := range []string{"message-ttl", "max-length", "max-length-bytes"} {

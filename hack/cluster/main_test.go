@@ -1,7 +1,12 @@
-// Package cluster_test is the acceptance test of Ebb on a real Knative: it deploys what is in config/ as the README says, and
-// asks it from zero pods, in a burst, and back to zero. `make test-cluster` runs it; without a cluster it is skipped.
+// Package cluster_test is the acceptance test of Ebb on a real Knative: it deploys what is in config/ as the README says, asks it
+// from zero pods, in a burst, in a browser, and back to zero; has bad manifests refused and looks at who may do what; and, while
+// requests come in, deletes pods by force, restarts RabbitMQ, rolls revisions out and back. Last it runs every command of the guide
+// in config/README.md. `make test-cluster` runs it; without a cluster it is skipped.
 //
-// It knows a cluster by what people know it by: kubectl, ko and HTTP. What it needs is in the environment:
+// A step goes on from what those before it left, and each can be run alone on what is deployed:
+// `EBB_CLUSTER_TEST=1 go test -v -run TestOnACluster/a_burst ./hack/cluster`.
+//
+// It knows a cluster by what people know it by: kubectl, ko, kn, a browser and HTTP. What it needs is in the environment:
 //
 //	EBB_CLUSTER_TEST=1       says that the cluster of KUBECONFIG may be used; the namespace ebb is deleted first
 //	KO_DOCKER_REPO           a registry that ko can write to and the cluster can read
@@ -9,6 +14,7 @@
 //	KO_BASEIMAGEOVERRIDES    base images, where distroless cannot be pulled
 //	EBB_URL                  where ingress is reached from here; default: the address that its Service has
 //	EBB_CYCLES               how often it is asked from zero, default 20
+//	EBB_RABBITMQ_STOP, EBB_RABBITMQ_START  commands that end RabbitMQ, and start it with its data; without them it goes on
 package cluster_test
 
 import (
@@ -62,10 +68,9 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// command runs a program in the project's folder, and returns what it wrote to stdout.
-func command(t *testing.T, stdin []byte, name string, args ...string) []byte {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+// run runs a program in the project's folder, and returns what it wrote to stdout. What it wrote to stderr is in the error.
+func run(ctx context.Context, stdin []byte, name string, args ...string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Dir, cmd.Stdin = root, bytes.NewReader(stdin)
@@ -73,8 +78,18 @@ func command(t *testing.T, stdin []byte, name string, args ...string) []byte {
 	out, err := cmd.Output()
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {
-		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, exit.Stderr)
+		err = fmt.Errorf("%w\n%s", err, exit.Stderr)
 	}
+	if err != nil {
+		err = fmt.Errorf("%s %s: %w", name, strings.Join(args, " "), err)
+	}
+	return out, err
+}
+
+// command does so, and fails the test when the program does.
+func command(t *testing.T, stdin []byte, name string, args ...string) []byte {
+	t.Helper()
+	out, err := run(t.Context(), stdin, name, args...)
 	require.NoError(t, err)
 	return out
 }
@@ -88,17 +103,31 @@ func kubectl(t *testing.T, args ...string) []byte {
 type object struct {
 	Kind     string
 	Metadata struct {
-		Name   string
-		UID    string
-		Labels map[string]string
+		Name              string
+		UID               string
+		Labels            map[string]string
+		DeletionTimestamp *time.Time
 	}
 	Spec struct {
 		Replicas *int
 	}
 	Status struct {
-		URL        string
-		Conditions []struct{ Type, Status, Reason, Message string }
+		URL                     string
+		LatestReadyRevisionName string
+		Conditions              []struct{ Type, Status, Reason, Message string }
 	}
+}
+
+// condition is why a condition is not true, or "".
+func (o *object) condition(name string) string {
+	for _, c := range o.Status.Conditions {
+		if c.Type == name && c.Status == "True" {
+			return ""
+		} else if c.Type == name {
+			return c.Reason + ": " + c.Message
+		}
+	}
+	return "there is no condition " + name
 }
 
 func objects(t *testing.T, kinds string) []object {
@@ -129,15 +158,7 @@ func notReady(t *testing.T) string {
 	t.Helper()
 	var waiting []string
 	for _, o := range objects(t, "ksvc,broker,trigger,operatorpolicy") {
-		ready := "there is no condition Ready"
-		for _, c := range o.Status.Conditions {
-			if c.Type == "Ready" && c.Status == "True" {
-				ready = ""
-			} else if c.Type == "Ready" {
-				ready = c.Reason + ": " + c.Message
-			}
-		}
-		if ready != "" {
+		if ready := o.condition("Ready"); ready != "" {
 			waiting = append(waiting, fmt.Sprintf("%s %s: %s", o.Kind, o.Metadata.Name, ready))
 		}
 	}

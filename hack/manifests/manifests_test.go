@@ -18,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	servingv1 "knative.dev/serving/pkg/apis/serving/v1"
 	servingv1beta1 "knative.dev/serving/pkg/apis/serving/v1beta1"
+	"sigs.k8s.io/yaml"
 )
 
 const (
@@ -72,39 +73,53 @@ func joined(t *testing.T) string {
 	return b.String()
 }
 
+// change makes a bad manifest of good ones.
+type change struct {
+	After    string // the change is made behind it
+	Old, New string
+	Want     string // what is said of it
+}
+
+// require says whether the check refuses what c makes of manifests, with what is wrong.
+func (c change) require(t *testing.T, manifests string) {
+	t.Helper()
+	before, behind, found := strings.Cut(manifests, c.After)
+	require.True(t, found, "%q is nowhere", c.After)
+	require.Contains(t, behind, c.Old)
+	objects, err := Read(t.Context(), []byte(before+c.After+strings.Replace(behind, c.Old, c.New, 1)))
+	if err == nil {
+		err = System{Objects: objects, Root: root}.Check()
+	}
+	require.ErrorContains(t, err, c.Want)
+}
+
+// The test on a cluster has the same manifests refused by the real API server and webhooks.
+func TestWhatAClusterRefusesIsRefusedWithoutOne(t *testing.T) {
+	t.Parallel()
+	manifests := joined(t)
+	data, err := os.ReadFile("refused.yaml")
+	require.NoError(t, err)
+	var changes []struct {
+		change
+		Name, Cluster, Feature string
+	}
+	require.NoError(t, yaml.UnmarshalStrict(data, &changes))
+	require.NotEmpty(t, changes)
+	for _, c := range changes {
+		t.Run(c.Name, func(t *testing.T) {
+			t.Parallel()
+			c.require(t, manifests)
+		})
+	}
+}
+
 func TestABadManifestIsRefusedWithWhatIsWrong(t *testing.T) {
 	t.Parallel()
 	manifests := joined(t)
 	const dispatch = "name: dispatch-cat\n  namespace"
-	for name, c := range map[string]struct {
-		after    string // the change is made behind it
-		old, new string
-		want     string
-	}{
-		// What Kubernetes or a webhook would refuse.
-		"a field that there is not":  {dispatch, "serviceAccountName:", "serviceAcount:", "unknown field"},
-		"a field twice":              {dispatch, "timeoutSeconds: 90\n", "timeoutSeconds: 90\n      timeoutSeconds: 90\n", "already set"},
-		"a number for text":          {dispatch, `value: "9464"`, "value: 9464", "cannot unmarshal number"},
-		"an unknown kind":            {"500-callbacks", "kind: Trigger", "kind: Subscription", "is not one of Ebb's"},
-		"a hostname":                 {dispatch, "enableServiceLinks", "hostname: x\n      enableServiceLinks", "unknown field spec.template.spec.hostname"},
-		"PORT, which is Knative's":   {dispatch, "name: METRICS_PORT", "name: PORT", `"PORT" is a reserved environment variable`},
-		"a port of the queue proxy":  {dispatch, "containerPort: 8080", "containerPort: 9090", "9090 is a reserved port"},
-		"a pod's field":              {dispatch, "valueFrom: {secretKeyRef: {name: rabbitmq, key: url}}", "valueFrom: {fieldRef: {fieldPath: metadata.name}}", "must not set the field(s)"},
-		"a timeout beyond Knative's": {dispatch, "timeoutSeconds: 90", "timeoutSeconds: 3600", "expected 0 <= 3600 <= 600"},
-		"a target of none":           {dispatch, `/target: "16"`, `/target: "0"`, "target"},
-		"a volume that is not there": {dispatch, "{name: model, mountPath", "{name: modl, mountPath", "volumeMount has no matching volume"},
-		"a name too long":            {"model-cat", "name: dispatch-cat\n", "name: dispatch-" + strings.Repeat("cat", 20) + "\n", "must be no more than 63 characters"},
-		"no Broker":                  {"500-callbacks", "broker: ebb", `broker: ""`, "missing field(s): spec.broker"},
-		"an attribute's name":        {"500-callbacks", "type: dev.ebb", "Type: dev.ebb", `invalid key name "Type"`},
-		"parallelism":                {"500-callbacks", `parallelism: "100"`, `parallelism: "many"`, "Failed to parse valid int from parallelismAnnotation"},
-		"a back-off":                 {"500-callbacks", "exponential", "expotential", "backoffPolicy"},
-		"a duration":                 {"500-callbacks", "timeout: PT1M", "timeout: 1m", "spec.delivery.timeout"},
-		"a Broker without config":    {"kind: Broker\n", "config:\n    apiVersion: eventing.knative.dev/v1alpha1\n    kind: RabbitmqBrokerConfig\n    name: ebb\n    namespace: ebb\n", "delivery: {retry: 1}\n", "missing field(s): spec.config"},
-		"two RabbitMQs":              {"kind: RabbitmqBrokerConfig\n", "connectionSecret:", "name: x\n    connectionSecret:", "must not be set simultaneously"},
-		"where limits apply":         {"kind: OperatorPolicy\n", "applyTo: queues", "applyTo: exchanges", `Unsupported value: "exchanges"`},
-		"no pattern":                 {"kind: OperatorPolicy\n", "  pattern:", "  # pattern:", "spec.pattern: Required value"},
-		"a queue's type":             {"kind: RabbitmqBrokerConfig\n", "queueType: quorum", "queueType: stream", `Unsupported value: "stream"`},
-		"no RabbitMQ for the limits": {"kind: OperatorPolicy\n", "    connectionSecret:\n      name: rabbitmq\n", "", "invalid RabbitmqClusterReference"},
+	for name, c := range map[string]change{
+		// What kubectl drops in silence, so that a cluster never sees it.
+		"a field twice": {dispatch, "timeoutSeconds: 90\n", "timeoutSeconds: 90\n      timeoutSeconds: 90\n", "already set"},
 
 		// What would be taken and then not work.
 		"another namespace":         {"500-callbacks", "namespace: ebb", "namespace: default", `is in the namespace "default"`},
@@ -148,14 +163,7 @@ func TestABadManifestIsRefusedWithWhatIsWrong(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			before, behind, found := strings.Cut(manifests, c.after)
-			require.True(t, found, "%q is nowhere", c.after)
-			require.Contains(t, behind, c.old)
-			objects, err := Read(t.Context(), []byte(before+c.after+strings.Replace(behind, c.old, c.new, 1)))
-			if err == nil {
-				err = System{Objects: objects, Root: root}.Check()
-			}
-			require.ErrorContains(t, err, c.want)
+			c.require(t, manifests)
 		})
 	}
 }

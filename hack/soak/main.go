@@ -114,7 +114,7 @@ func (k *soak) round(ctx context.Context, victim string, strike func(context.Con
 	at := requests/4 + k.random.IntN(requests/2)
 	struck := make(chan error, 1)
 	l := load.New(load.Plan{
-		URL: k.stack.URL(), Requests: requests, Rate: k.rate, First: k.sent, Later: later,
+		URL: k.stack.URL(), Requests: requests, Rate: k.rate, Question: load.Mirror, First: k.sent, Later: later,
 		Before: func(sent int) {
 			if sent == at {
 				go func() { struck <- strike(ctx) }()

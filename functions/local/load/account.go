@@ -17,7 +17,8 @@ type Account struct {
 	Answered int            // rightly, at once
 	Accepted int            // to be collected
 	Problems map[string]int // answered 5xx and why, by the problem's code
-	Broken   int            // how often a connection broke before there was an answer; then the request is sent again
+	Broken   int            // how often a connection broke before there was an answer; the request is sent again
+	Break    string         // how one broke last
 
 	Collected int // answered rightly, later
 	Told      int // that there will be no answer: a dead letter
@@ -39,14 +40,18 @@ func (a *Account) String() string {
 	for _, code := range slices.Sorted(maps.Keys(a.Problems)) {
 		problems = append(problems, fmt.Sprintf("%s %d", code, a.Problems[code]))
 	}
-	return fmt.Sprintf("%d sent: %d answered, %d accepted (%d collected, %d told that there is no answer), %d failed (%s), %d connections broke; %d lost, %d wrong",
-		a.Sent, a.Answered, a.Accepted, a.Collected, a.Told, a.Failed(), strings.Join(problems, ", "), a.Broken, len(a.Lost), len(a.Wrong))
+	broken := fmt.Sprintf("%d connections broke", a.Broken)
+	if a.Broken > 0 {
+		broken += fmt.Sprintf(" (the last: %s)", a.Break)
+	}
+	return fmt.Sprintf("%d sent: %d answered, %d accepted (%d collected, %d told that there is no answer), %d failed (%s), %s; %d lost, %d wrong",
+		a.Sent, a.Answered, a.Accepted, a.Collected, a.Told, a.Failed(), strings.Join(problems, ", "), broken, len(a.Lost), len(a.Wrong))
 }
 
 func (a *Account) wrong(err error) { a.Wrong = append(a.Wrong, err.Error()) }
 
 func (a *Account) lost(r request, why string) {
-	a.Lost = append(a.Lost, fmt.Sprintf("picture %d, %s: %s", r.picture, r.path, why))
+	a.Lost = append(a.Lost, fmt.Sprintf("question %d, %s: %s", r.number, r.path, why))
 }
 
 // sort puts a final response to a request into the account.
@@ -62,7 +67,7 @@ func (a *Account) sort(r request, resp *response) {
 	case resp.status >= 500 && p != nil && p.Code() != "":
 		a.Problems[p.Code()]++
 	default:
-		a.wrong(fmt.Errorf("picture %d: status %d: %s", r.picture, resp.status, resp.body))
+		a.wrong(fmt.Errorf("question %d: status %d: %s", r.number, resp.status, resp.body))
 	}
 }
 

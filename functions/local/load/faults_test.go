@@ -60,7 +60,7 @@ func TestNoAcceptedRequestIsLostWhateverEnds(t *testing.T) {
 		before := duplicates(t, s)
 		struck := make(chan error, 1)
 		l := load.New(load.Plan{
-			URL: s.URL(), Requests: requests, Rate: rate, First: i * requests, Later: 4,
+			URL: s.URL(), Requests: requests, Rate: rate, Question: load.Mirror, First: i * requests, Later: 4,
 			Before: func(sent int) {
 				if sent == requests/3 {
 					go func() { struck <- fault.strike(t.Context()) }()

@@ -1,6 +1,6 @@
-// Package load asks an Ebb about the mirror's pictures at a steady rate, and keeps account of what became of every request:
-// whether it was answered, rightly, or said clearly that it was not. It is for tests and tools that break something
-// meanwhile.
+// Package load asks an Ebb at a steady rate, and keeps account of what became of every request: whether it was answered,
+// rightly, or said clearly that it was not. It is for tests and tools that break something meanwhile. What is asked, and
+// which answer is right, whoever asks says; Mirror is for those whose models are the mirror's.
 package load
 
 import (
@@ -32,10 +32,30 @@ type Plan struct {
 	URL      string
 	Requests int
 	Rate     float64 // requests a second
-	First    int     // number of the first picture; each request has one of its own
-	Later    int     // of how many requests one is asked asynchronously; 0: of none
+	First    int     // number of the first question; each request has one of its own
+	Question func(number int) (Question, error)
+	Later    int // of how many requests one is asked asynchronously; 0: of none
+	// Gateway says that something is in front of ingress, which answers 502, 503 or 504 in words of its own when a connection
+	// to ingress breaks. Such a request is sent again, as one whose connection broke is.
+	Gateway bool
 	// Before is called before a request is sent, with how many were. The next one waits for it.
 	Before func(sent int)
+	// Enough, once it is closed, ends the sending before all Requests were sent.
+	Enough <-chan struct{}
+}
+
+// Question is a picture, and the model that is asked about it.
+type Question struct {
+	Model   string
+	Picture []byte
+	Check   func(ask.Result) error // says what is wrong with an answer of the model
+}
+
+// Mirror is the question about the mirror's picture of a number.
+func Mirror(number int) (Question, error) {
+	model := mirror.Names[number%len(mirror.Names)]
+	picture, err := mirror.Picture(number)
+	return Question{model, picture, func(r ask.Result) error { return mirror.Check(model, number, r.Top) }}, err
 }
 
 // Load is requests under way.
@@ -48,11 +68,11 @@ type Load struct {
 	accepted []request // that are to be collected
 }
 
-// request is one picture and the model that is asked.
+// request is one question that is asked.
 type request struct {
-	picture int
-	model   string
-	path    string // of the answer, when it was accepted
+	Question
+	number int
+	path   string // of the answer, when it was accepted
 }
 
 // New makes a Load.
@@ -65,7 +85,7 @@ func New(p Plan) *Load {
 	}
 }
 
-// Send sends all requests and returns when each had its response, or ctx ends.
+// Send sends the requests and returns when each had its response, or ctx ends.
 func (l *Load) Send(ctx context.Context) {
 	var asking sync.WaitGroup
 	defer asking.Wait()
@@ -74,6 +94,9 @@ func (l *Load) Send(ctx context.Context) {
 		due := time.NewTimer(time.Until(began.Add(time.Duration(float64(i) / l.plan.Rate * float64(time.Second)))))
 		select {
 		case <-due.C:
+		case <-l.plan.Enough:
+			due.Stop()
+			return
 		case <-ctx.Done():
 			due.Stop()
 			return
@@ -81,9 +104,8 @@ func (l *Load) Send(ctx context.Context) {
 		if l.plan.Before != nil {
 			l.plan.Before(i)
 		}
-		r := request{picture: l.plan.First + i, model: mirror.Names[i%len(mirror.Names)]}
-		later := l.plan.Later > 0 && i%l.plan.Later == 0
-		asking.Go(func() { l.ask(ctx, r, later) })
+		number, later := l.plan.First+i, l.plan.Later > 0 && i%l.plan.Later == 0
+		asking.Go(func() { l.ask(ctx, number, later) })
 	}
 }
 
@@ -130,28 +152,37 @@ func (l *Load) do(ctx context.Context, method, path string, body []byte, header 
 }
 
 // ask asks one request and puts what it was answered into the account.
-func (l *Load) ask(ctx context.Context, r request, later bool) {
-	header := map[string]string{"Content-Type": "image/png", "Idempotency-Key": fmt.Sprintf("load-%d", r.picture)}
+func (l *Load) ask(ctx context.Context, number int, later bool) {
+	header := map[string]string{"Content-Type": "application/octet-stream", "Idempotency-Key": fmt.Sprintf("load-%d", number)}
 	if later {
 		header["Prefer"] = "respond-async"
 	}
-	picture, err := mirror.Picture(r.picture)
+	question, err := l.plan.Question(number)
 	if err != nil {
 		l.note(func(a *Account) { a.wrong(err) })
 		return
 	}
+	r := request{Question: question, number: number}
 	var resp *response
 	for range tries { // its key makes sending it again harmless
-		if resp, err = l.do(ctx, http.MethodPost, "/v1/infer?model="+r.model, picture, header); err == nil || !wait(ctx) {
+		resp, err = l.do(ctx, http.MethodPost, "/v1/infer?model="+r.Model, r.Picture, header)
+		if err == nil && !l.isGateways(resp) {
 			break
 		}
-		l.note(func(a *Account) { a.Broken++ })
+		why := err
+		if why == nil {
+			why = fmt.Errorf("status %d: %s", resp.status, resp.body)
+		}
+		l.note(func(a *Account) { a.Broken, a.Break = a.Broken+1, why.Error() })
+		if !wait(ctx) {
+			break
+		}
 	}
 	l.note(func(a *Account) {
 		a.Sent++
 		switch {
 		case err != nil:
-			a.wrong(fmt.Errorf("picture %d: no answer at all: %w", r.picture, err))
+			a.wrong(fmt.Errorf("question %d: no answer at all: %w", r.number, err))
 		case later && resp.status == http.StatusAccepted:
 			a.Accepted++
 			r.path = resp.header.Get("Location")
@@ -170,7 +201,7 @@ func (l *Load) collect(ctx context.Context, r request) {
 		case ctx.Err() != nil:
 			l.note(func(a *Account) { a.lost(r, "it has no answer yet") })
 			return
-		case err == nil && resp.status != http.StatusAccepted && !comesLater(resp):
+		case err == nil && resp.status != http.StatusAccepted && !comesLater(resp) && !l.isGateways(resp):
 			l.note(func(a *Account) { a.sortCollected(r, resp) })
 			return
 		}
@@ -193,6 +224,16 @@ func wait(ctx context.Context) bool {
 // comesLater says whether a response says that what is asked for cannot be read at the moment.
 func comesLater(r *response) bool {
 	return r.status >= 500 && r.header.Get("Retry-After") != "" && resultOf(r) == nil
+}
+
+// isGateways says whether a response is of what is in front of ingress: one of ingress says what is wrong.
+func (l *Load) isGateways(r *response) bool {
+	switch r.status {
+	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		return l.plan.Gateway && problemOf(r) == nil
+	default:
+		return false
+	}
 }
 
 func (l *Load) note(f func(*Account)) {
@@ -227,9 +268,12 @@ func check(r request, resp *response) error {
 	result := resultOf(resp)
 	switch {
 	case result == nil:
-		return fmt.Errorf("picture %d: no result, or several: %s", r.picture, resp.body)
-	case result.Model != r.model:
-		return fmt.Errorf("picture %d: an answer of %s, want %s", r.picture, result.Model, r.model)
+		return fmt.Errorf("question %d: no result, or several: %s", r.number, resp.body)
+	case result.Model != r.Model:
+		return fmt.Errorf("question %d: an answer of %s, want %s", r.number, result.Model, r.Model)
 	}
-	return mirror.Check(r.model, r.picture, result.Top)
+	if err := r.Check(*result); err != nil {
+		return fmt.Errorf("question %d: %w", r.number, err)
+	}
+	return nil
 }
