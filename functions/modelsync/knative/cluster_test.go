@@ -83,7 +83,7 @@ var errKilled = errors.New("killed")
 func newCluster(t *testing.T) *cluster {
 	t.Helper()
 	c := &cluster{
-		serving: servingfake.NewSimpleClientset(), kube: kubefake.NewClientset(), t: t, //nolint:staticcheck // Knative's has no other
+		serving: servingfake.NewSimpleClientset(), kube: kubefake.NewClientset(), t: t,
 		behave: map[int64]behaviour{}, servers: map[string]*modelServer{}, images: map[string]int64{server: 1},
 	}
 	ln, err := net.Listen("tcp", "127.0.0.1:0")

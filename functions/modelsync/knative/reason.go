@@ -143,7 +143,7 @@ func (t *Target) answers(ctx context.Context, address string, c rollout.Candidat
 	err := t.until(ctx, t.cfg.ReadyTimeout, t.watchService, func(ctx context.Context) (string, error) {
 		versions, err := t.status(ctx, address)
 		if err != nil {
-			return err.Error(), nil
+			return err.Error(), nil //nolint:nilerr // it may answer yet
 		}
 		if err := refusedBy(versions, c.Version); err != nil {
 			return "", err

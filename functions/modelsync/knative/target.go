@@ -177,7 +177,7 @@ func (t *Target) bring(ctx context.Context, svc *servingv1.Service, c rollout.Ca
 	}
 	server, base, err := serverOf(&svc.Spec.Template)
 	if err != nil {
-		return "", fmt.Errorf("Service %s: %w", t.cfg.Service, err)
+		return "", fmt.Errorf("the template of Service %s: %w", t.cfg.Service, err)
 	}
 	if c.Dir == "" {
 		return "", fmt.Errorf("version %d has no revision yet, and its files are not here", c.Version)
@@ -243,7 +243,7 @@ func (t *Target) Abandon(ctx context.Context, c rollout.Candidate) error {
 	if err != nil {
 		return err
 	}
-	svc, err := t.updateRouted(ctx, func(svc *servingv1.Service) error {
+	_, err = t.updateRouted(ctx, func(svc *servingv1.Service) error {
 		now := specTraffic(svc)
 		if r := staged(revisions, svc, c); r != nil {
 			now = now.without(r.Name)
@@ -259,7 +259,8 @@ func (t *Target) Abandon(ctx context.Context, c rollout.Candidate) error {
 	if err != nil {
 		return err
 	}
-	if svc, err = t.settled(ctx); err != nil {
+	svc, err := t.settled(ctx)
+	if err != nil {
 		return err
 	}
 	return t.discard(ctx, svc, revisions, func(r *servingv1.Revision) bool {
@@ -362,7 +363,7 @@ func (t *Target) delete(ctx context.Context, revision string) error {
 func (t *Target) service(ctx context.Context) (*servingv1.Service, error) {
 	svc, err := t.cfg.Serving.ServingV1().Services(t.cfg.Namespace).Get(ctx, t.cfg.Service, metav1.GetOptions{})
 	if err != nil {
-		return nil, fmt.Errorf("Knative Service %s/%s: %w", t.cfg.Namespace, t.cfg.Service, err)
+		return nil, fmt.Errorf("the Knative Service %s/%s: %w", t.cfg.Namespace, t.cfg.Service, err)
 	}
 	return svc, nil
 }

@@ -113,7 +113,7 @@ func TestStageOfTheSameVersionWithOtherFilesMakesAnotherRevision(t *testing.T) {
 func TestStageTellsTheVersionsFaultFromTheClusters(t *testing.T) {
 	t.Parallel()
 	ended := func(reason string, restarts int32) behaviour {
-		return starting(func(pod *corev1.Pod, s *modelServer) {
+		return starting(func(pod *corev1.Pod, _ *modelServer) {
 			pod.Status.PodIP = ""
 			containerStatus(pod, corev1.ContainerStatus{RestartCount: restarts, LastTerminationState: corev1.ContainerState{
 				Terminated: &corev1.ContainerStateTerminated{Reason: reason, ExitCode: 1, Message: "bad graph"},

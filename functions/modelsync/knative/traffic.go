@@ -249,7 +249,7 @@ func addressOf(svc *servingv1.Service, tag string) (string, error) {
 			return hostPort(target.URL), nil
 		}
 	}
-	return "", fmt.Errorf("Service %s has no address with the tag %s", svc.Name, tag)
+	return "", fmt.Errorf("the Service %s has no address with the tag %s", svc.Name, tag)
 }
 
 // hostPort is what is dialled for a URL of Knative's, which are plain HTTP within a cluster.

@@ -42,7 +42,7 @@ func metricsAt(t *testing.T, ip string, port int, handler http.HandlerFunc) int 
 	t.Helper()
 	ln, err := net.Listen("tcp", net.JoinHostPort(ip, fmt.Sprint(port)))
 	require.NoError(t, err)
-	s := &httptest.Server{Listener: ln, Config: &http.Server{Handler: handler}} //nolint:gosec // of a test
+	s := &httptest.Server{Listener: ln, Config: &http.Server{Handler: handler}}
 	s.Start()
 	t.Cleanup(s.Close)
 	return ln.Addr().(*net.TCPAddr).Port
