@@ -21,8 +21,9 @@ type config struct {
 	DrainTimeout time.Duration `env:"DRAIN_TIMEOUT, default=30s"`           // for what is under way at the end
 	Manifests    []string      `env:"MODELS, default=config,config/models"` // folders with models and Triggers; later ones replace models
 	Networks     string        `env:"MODEL_BASE, default=.ebb/models"`
-	Serving      string        `env:"SERVING_ADDRESS"`        // TensorFlow Serving to use instead of the model server within
-	Broker       string        `env:"BROKER, default=memory"` // or rabbitmq, with Knative's data plane
+	Serving      string        `env:"SERVING_ADDRESS"`                   // TensorFlow Serving to use instead of the model server within
+	SyncInterval time.Duration `env:"MODELS_SYNC_INTERVAL, default=10s"` // between two looks for newer versions of networks that have a source
+	Broker       string        `env:"BROKER, default=memory"`            // or rabbitmq, with Knative's data plane
 	RabbitMQ     rabbitMQ
 
 	// Networks that are not public, such as 10.1.0.0/16, and that pictures by address may come from, and callbacks go to, all the same.
@@ -71,7 +72,8 @@ func run(ctx context.Context, a *app.App) error {
 	}
 	sys, err := system.Start(ctx, system.Config{
 		Manifests: c.Manifests, Networks: c.Networks, Serving: c.Serving, RabbitMQ: rabbit, FetchAllow: c.FetchAllow,
-		CallbackAllow: c.CallbackAllow, Version: a.Version, Metrics: a.Telemetry.Metrics, Logger: a.Logger,
+		CallbackAllow: c.CallbackAllow, Version: a.Version, Metrics: a.Telemetry.Metrics, Calls: a.Telemetry.Gatherer,
+		SyncInterval: c.SyncInterval, Logger: a.Logger,
 	})
 	if err != nil {
 		_ = ln.Close() // nobody was served on it

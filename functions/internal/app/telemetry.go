@@ -27,8 +27,10 @@ import (
 type Telemetry struct {
 	// Metrics answers a Prometheus scrape: what is measured through Meter, the Go runtime, the process.
 	Metrics http.Handler
-	Meter   metric.MeterProvider
-	Tracer  trace.TracerProvider
+	// Gatherer is what Metrics tells, for who reads it in the process.
+	Gatherer prometheus.Gatherer
+	Meter    metric.MeterProvider
+	Tracer   trace.TracerProvider
 
 	stop []func(context.Context) error
 }
@@ -55,9 +57,10 @@ func StartTelemetry(ctx context.Context, a *App) (*Telemetry, error) {
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	t := &Telemetry{
-		Metrics: promhttp.HandlerFor(reg, promhttp.HandlerOpts{EnableOpenMetrics: true}),
-		Meter:   metricnoop.NewMeterProvider(),
-		Tracer:  tracenoop.NewTracerProvider(),
+		Metrics:  promhttp.HandlerFor(reg, promhttp.HandlerOpts{EnableOpenMetrics: true}),
+		Gatherer: reg,
+		Meter:    metricnoop.NewMeterProvider(),
+		Tracer:   tracenoop.NewTracerProvider(),
 	}
 	if !c.Disabled {
 		if err := t.start(ctx, a, c, reg); err != nil {

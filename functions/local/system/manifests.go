@@ -24,6 +24,13 @@ type manifests struct {
 	triggers []trigger.Trigger
 }
 
+// hasSource says whether a network's versions are published somewhere.
+func (m manifests) hasSource(network string) bool {
+	return slices.ContainsFunc(m.models, func(model *models.Model) bool {
+		return model.Serving.Model == network && model.Serving.Source != (models.Source{})
+	})
+}
+
 // readManifests reads the models and Triggers of every .yaml file of the folders. A model of a later folder replaces the one
 // with its name, a Trigger likewise, so that a folder can hold nothing but what differs.
 func readManifests(folders []string) (m manifests, err error) {

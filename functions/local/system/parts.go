@@ -25,34 +25,36 @@ import (
 	"github.com/ebb-inference/ebb/functions/internal/app"
 	"github.com/ebb-inference/ebb/functions/modelserver/onnx"
 	"github.com/ebb-inference/ebb/functions/modelserver/server"
+	modelsync "github.com/ebb-inference/ebb/functions/modelsync/service"
 	"github.com/ebb-inference/ebb/models/store"
 	"github.com/ebb-inference/ebb/models/tfserving"
 )
 
-// startModelServer serves the networks that the models name, and says at which address.
-func (s *System) startModelServer(ctx context.Context, c Config, m manifests) (string, error) {
+// startModelServer serves the networks that the models name, and says at which address and by which loader.
+func (s *System) startModelServer(ctx context.Context, c Config, m manifests) (string, store.Loader[server.Network], error) {
 	networks, err := networks(c.Networks, m)
 	if err != nil {
-		return "", err
+		return "", nil, err
 	}
-	loader, err := onnx.NewLoader(onnx.Options{})
+	onnxLoader, err := onnx.NewLoader(onnx.Options{})
 	if err != nil {
-		return "", err
+		return "", nil, err
 	}
+	loader := server.Networks(onnxLoader)
 	ln, err := app.Listen(ctx, "127.0.0.1", 0)
 	if err != nil {
-		return "", err
+		return "", nil, err
 	}
-	ms, err := server.New(server.Config{Base: c.Networks, Loader: server.Networks(loader), Models: networks, Logger: c.Logger})
+	ms, err := server.New(server.Config{Base: c.Networks, Loader: loader, Models: networks, Logger: c.Logger})
 	if err != nil {
 		_ = ln.Close() // nothing was served on it
-		return "", fmt.Errorf("model server: %w", err)
+		return "", nil, fmt.Errorf("model server: %w", err)
 	}
 	s.serve("model server", func() error { return ms.ServeGRPC(ln) }, ms.Stop)
-	return ln.Addr().String(), nil
+	return ln.Addr().String(), loader, nil
 }
 
-// networks lists what the models need, each network once.
+// networks lists what the models need, each network once. One that has a source need not be there yet.
 func networks(base string, m manifests) ([]store.Model, error) {
 	var list []store.Model
 	var missing []error
@@ -62,6 +64,12 @@ func networks(base string, m manifests) ([]store.Model, error) {
 			continue
 		}
 		list = append(list, store.Model{Name: name})
+		if m.hasSource(name) {
+			if err := os.MkdirAll(filepath.Join(base, name), 0o750); err != nil {
+				return nil, fmt.Errorf("folder of the network %q: %w", name, err)
+			}
+			continue
+		}
 		if _, err := os.Stat(filepath.Join(base, name)); err != nil {
 			missing = append(missing, fmt.Errorf("the model %q needs the network %q, which is not in %s: fetch it with `make model MODEL=%s`",
 				model.Name, name, base, name))
@@ -189,9 +197,12 @@ func (s *System) startInside(ctx context.Context, h http.Handler) (err error) {
 	return nil
 }
 
-// public is what people and programs outside see.
-func public(c Config, service *ask.Service, health *app.Health, fetcher gateway.Fetcher) http.Handler {
+// public is what people and programs outside see. On a person's own machine that has modelsync in it, which in a cluster
+// nobody outside reaches.
+func public(c Config, service *ask.Service, health *app.Health, fetcher gateway.Fetcher, sync http.Handler) http.Handler {
 	mux := http.NewServeMux()
+	mux.Handle(modelsync.Path, sync)
+	mux.Handle(modelsync.Path+"/", sync)
 	if c.Metrics != nil {
 		mux.Handle("GET /metrics", c.Metrics)
 	}

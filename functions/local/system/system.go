@@ -16,6 +16,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/ebb-inference/ebb/events"
 	"github.com/ebb-inference/ebb/events/trigger"
 	"github.com/ebb-inference/ebb/functions/deadletter/sink"
@@ -23,6 +25,8 @@ import (
 	"github.com/ebb-inference/ebb/functions/ingress/ask"
 	"github.com/ebb-inference/ebb/functions/ingress/fetch"
 	"github.com/ebb-inference/ebb/functions/internal/app"
+	"github.com/ebb-inference/ebb/functions/modelserver/server"
+	"github.com/ebb-inference/ebb/models/store"
 )
 
 // deadLetterName is the Service that Triggers name as their dead letter sink.
@@ -52,7 +56,11 @@ type Config struct {
 	RabbitMQ  *RabbitMQ    // nil: broker and replies in memory
 	Version   string       // of the program
 	Metrics   http.Handler // mounted at /metrics; nil: there are none
-	Logger    *slog.Logger // default slog.Default()
+	// Calls is what the process measures, by which roll-outs are watched; nil: nothing is.
+	Calls prometheus.Gatherer
+	// SyncInterval is the time between two looks at the networks' sources; 0: DefaultSyncInterval.
+	SyncInterval time.Duration
+	Logger       *slog.Logger // default slog.Default()
 
 	// Timeout is the longest that a question waits for its answer; 0: the default of ask.Config.
 	Timeout time.Duration
@@ -102,8 +110,9 @@ func Start(ctx context.Context, c Config) (_ *System, err error) {
 			err = errors.Join(err, s.Stop(context.WithoutCancel(ctx), 5*time.Second))
 		}
 	}()
+	var loader store.Loader[server.Network] // nil: the model server is somebody else's, and its versions are, too
 	if c.Serving == "" {
-		if c.Serving, err = s.startModelServer(ctx, c, m); err != nil {
+		if c.Serving, loader, err = s.startModelServer(ctx, c, m); err != nil {
 			return nil, err
 		}
 	}
@@ -144,8 +153,14 @@ func Start(ctx context.Context, c Config) (_ *System, err error) {
 	}
 	s.started("ingress", service.Stop)
 
+	fetcher := fetch.New(fetch.Config{Allow: fetchAllow})
+	sync, err := s.startModelSync(c, m, loader, b.url, fetcher)
+	if err != nil {
+		return nil, err
+	}
+	mux.Handle("/"+modelSyncName+"/", http.StripPrefix("/"+modelSyncName, sync))
 	s.health = app.NewHealth(func() error { return ready(b, service, workers) })
-	s.public = public(c, service, s.health, fetch.New(fetch.Config{Allow: fetchAllow}))
+	s.public = public(c, service, s.health, fetcher, sync)
 	mux.Handle("/"+ingressName+"/", http.StripPrefix("/"+ingressName, s.public)) // for callbacks; a delivery before that comes again
 	return s, waitUntil(ctx, func() error { return ready(b, service, workers) }, c.Logger)
 }

@@ -12,6 +12,7 @@ type Limits struct {
 const (
 	leastFailures = 3
 	leastCalls    = 20
+	leastSeconds  = 0.005 // that a call takes longer: less than that is the machine's mood
 )
 
 // worse says in what a candidate does worse than the limits allow, by what was counted since it has traffic; "" when in
@@ -40,7 +41,7 @@ func (l Limits) worse(t Tally, before Rate, candidate, predecessor int64) string
 	if c := t.Answered[predecessor]; c.Calls >= leastCalls {
 		usual = c.mean()
 	}
-	if usual > 0 && its.mean() > l.Latency*usual {
+	if usual > 0 && its.mean() > l.Latency*usual && its.mean()-usual > leastSeconds {
 		return fmt.Sprintf("it computes for %.1f ms a call, and its predecessor for %.1f ms: %.1f times as long may be",
 			milliseconds(its.mean()), milliseconds(usual), l.Latency)
 	}
