@@ -86,7 +86,7 @@ func (d *Dir) Bring(ctx context.Context, f File, open func(context.Context) (io.
 
 // admit says whether the file may be brought, by what is known of it.
 func (d *Dir) admit(f File) error {
-	if err := checkName(f.Name); err != nil {
+	if err := CheckName(f.Name); err != nil {
 		return err
 	}
 	if _, ok := d.files[f.Name]; ok || d.folders[f.Name] {

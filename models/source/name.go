@@ -14,9 +14,9 @@ const (
 	maxDepth = 16  // folders
 )
 
-// checkName says whether a version's file may have this name: a relative path with slashes that stays in its folder whatever
-// the system, and that can be shown in a line of text.
-func checkName(name string) error {
+// CheckName says whether a version's file may have this name: a relative path with slashes that stays in its folder whatever
+// the system, and that can be shown in a line of text. Dir asks it itself; it is for sources that use a name before.
+func CheckName(name string) error {
 	var bad string
 	switch {
 	case len(name) > maxName:
@@ -29,7 +29,7 @@ func checkName(name string) error {
 		bad = "has characters that cannot be shown"
 	case strings.Count(name, "/") > maxDepth:
 		bad = fmt.Sprintf("is nested more than %d deep", maxDepth)
-	case name == partName:
+	case name == partName || strings.HasPrefix(name, partName+"/"):
 		bad = "is used while files are brought"
 	default:
 		return nil

@@ -31,7 +31,7 @@ func parseSums(text string) (map[string]Sum, error) {
 		if name == SumsName {
 			continue
 		}
-		if err := checkName(name); err != nil {
+		if err := CheckName(name); err != nil {
 			return nil, fmt.Errorf("%s: %w", SumsName, err)
 		}
 		if old, ok := sums[name]; ok && string(old.Want) != string(want) {

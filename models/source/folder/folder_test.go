@@ -1,6 +1,7 @@
 package folder_test
 
 import (
+	"errors"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -8,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -129,5 +131,70 @@ func TestLinksWithinTheFolderAreFollowed(t *testing.T) {
 		content, err := os.ReadFile(filepath.Join(to, "model"))
 		require.NoError(t, err)
 		require.Equal(t, "weights", string(content))
+	}
+}
+
+func TestAVersionThatIsBeingCopiedIsNotComplete(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name   string
+		change func(t *testing.T, version string)
+	}{
+		{"a file grows", func(t *testing.T, version string) {
+			t.Helper()
+			f, err := os.OpenFile(filepath.Join(version, "model"), os.O_APPEND|os.O_WRONLY, 0)
+			require.NoError(t, err)
+			_, err = f.WriteString("more")
+			require.NoError(t, errors.Join(err, f.Close()))
+		}},
+		{"a file is added", func(t *testing.T, version string) {
+			t.Helper()
+			require.NoError(t, os.WriteFile(filepath.Join(version, "labels"), nil, 0o644))
+		}},
+		{"a file is removed", func(t *testing.T, version string) {
+			t.Helper()
+			require.NoError(t, os.Remove(filepath.Join(version, "model")))
+		}},
+		{"a file is written anew, as long as before", func(t *testing.T, version string) {
+			t.Helper()
+			path := filepath.Join(version, "model")
+			require.NoError(t, os.WriteFile(path, []byte("WEIGHTS"), 0o644))
+			require.NoError(t, os.Chtimes(path, time.Time{}, time.Unix(1_000_000_000, 0)))
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			write(t, filepath.Join(dir, "1"), sourcetest.Files{"model": "weights", "other": "stays"})
+			synctest.Test(t, func(t *testing.T) {
+				s := open(t, dir, 2*time.Second, source.Limits{})
+				to, result := t.TempDir(), make(chan error, 1)
+				go func() {
+					_, err := s.Fetch(t.Context(), 1, to)
+					result <- err
+				}()
+				time.Sleep(time.Second) // between the two looks
+				c.change(t, filepath.Join(dir, "1"))
+				require.ErrorIs(t, <-result, source.ErrIncomplete)
+
+				_, err := s.Fetch(t.Context(), 1, to)
+				require.NoError(t, err, "when nothing changes any more")
+			})
+		})
+	}
+}
+
+func TestURLsOfFolders(t *testing.T) {
+	t.Parallel()
+	openers := source.Openers{folder.Scheme: folder.Opener(folder.Options{})}
+	for _, at := range []string{"file://host/models", "file://models", "file:///models?token=secret", "file:///models?", "file:///a%00secret"} {
+		_, err := openers.Open(t.Context(), at, source.Limits{})
+		require.ErrorIs(t, err, source.ErrURL, at)
+		require.NotContains(t, err.Error(), "secret")
+	}
+	for _, at := range []string{"file:///models", "file://localhost/models", "file:///"} {
+		s, err := openers.Open(t.Context(), at, source.Limits{})
+		require.NoError(t, err)
+		require.NoError(t, s.Close())
 	}
 }

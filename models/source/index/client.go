@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -17,9 +16,7 @@ import (
 const (
 	maxRedirects = 5
 	maxPage      = 16 << 20
-	dialTimeout  = 10 * time.Second
-	// maxHeader bounds what comes before an answer's body.
-	maxHeader = 64 << 10
+	pageTimeout  = 2 * time.Minute
 )
 
 // client asks servers, and bounds what they may do.
@@ -31,15 +28,7 @@ type client struct {
 func newClient(o Options) *client {
 	transport := o.Transport
 	if transport == nil {
-		transport = &http.Transport{
-			Proxy:                  http.ProxyFromEnvironment,
-			DialContext:            (&net.Dialer{Timeout: dialTimeout}).DialContext,
-			TLSHandshakeTimeout:    dialTimeout,
-			ResponseHeaderTimeout:  o.Patience.Idle,
-			IdleConnTimeout:        time.Minute,
-			MaxResponseHeaderBytes: maxHeader,
-			ForceAttemptHTTP2:      true,
-		}
+		transport = source.Transport(o.Patience)
 	}
 	return &client{http.Client{Transport: transport, CheckRedirect: checkRedirect}, o.Patience}
 }
@@ -116,6 +105,8 @@ func (c *client) get(ctx context.Context, at *url.URL, known page) (page, error)
 		header.Set("If-None-Match", known.etag)
 		want = append(want, http.StatusNotModified)
 	}
+	ctx, stop := context.WithTimeout(ctx, pageTimeout)
+	defer stop()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	answer, err := c.do(ctx, at, header, want...)

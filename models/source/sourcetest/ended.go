@@ -104,6 +104,27 @@ func brokenInFiles(t *testing.T, p *Place) {
 	}
 }
 
+// replaced publishes other files as the same version, which nobody should, when half of the version has come.
+func replaced(t *testing.T, p *Place) {
+	t.Helper()
+	if p.Break == nil {
+		t.Skip("there is no connection to lose")
+	}
+	other := Files{}
+	for name, content := range network() {
+		other[name] = content + " and more"
+	}
+	p.Publish(t, "1", network())
+	s, dir := p.open(t, source.Limits{}), folder(t)
+	p.Break(t, network().bytes()/2, func() { p.Publish(t, "1", other) })
+	_, err := s.Fetch(t.Context(), 1, dir)
+	require.Error(t, err)
+	require.NotErrorIs(t, err, source.ErrGone)
+	_, err = s.Fetch(t.Context(), 1, dir)
+	require.NoError(t, err)
+	requireFiles(t, other, dir)
+}
+
 func isAny(err error, targets ...error) bool {
 	for _, target := range targets {
 		if errors.Is(err, target) {

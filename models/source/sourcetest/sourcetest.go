@@ -71,6 +71,7 @@ func Run(t *testing.T, newPlace func(t *testing.T) *Place) {
 		{"evil names reach nothing outside", hostile},
 		{"ended at each step, it goes on", endedAtSteps},
 		{"a connection lost in the middle of each file is no failure, or is made good by the next fetch", brokenInFiles},
+		{"a version that is replaced while it is fetched is never a mixture", replaced},
 		{"what an earlier fetch left of other files is removed", leftovers},
 		{"a place that is away is an error that names it", away},
 	} {

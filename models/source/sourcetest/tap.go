@@ -1,19 +1,28 @@
 package sourcetest
 
 import (
+	"bytes"
 	"net/http"
 	"sync"
 )
 
-// Tap is a handler before a place's own that can lose connections, for places that are asked by HTTP.
+// Tap is a handler before a place's own that can lose connections and spoil files, for places that are asked by HTTP.
 type Tap struct {
 	Place http.Handler
 	// Files says which requests ask for the content of files.
 	Files func(r *http.Request) bool
 
-	mu   sync.Mutex
-	left int64
-	lost func()
+	mu      sync.Mutex
+	left    int64
+	lost    func()
+	spoiled bool
+}
+
+// Spoil changes what is sent of files from now on.
+func (t *Tap) Spoil() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.spoiled = true
 }
 
 // Break loses the next connection that has brought so many bytes of files; see Place.Break.
@@ -32,9 +41,13 @@ func (t *Tap) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // take says how many of so many bytes may pass, and whether the connection is lost after them.
-func (t *Tap) take(n int) (passing int, lose bool) {
+func (t *Tap) take(p []byte) (passing int, lose bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	n := len(p)
+	if t.spoiled && n > 0 {
+		p[n-1] ^= 1
+	}
 	if t.lost == nil || int64(n) < t.left {
 		t.left -= int64(n)
 		return n, false
@@ -50,7 +63,8 @@ type tapped struct {
 }
 
 func (w *tapped) Write(p []byte) (int, error) {
-	n, lose := w.tap.take(len(p))
+	p = bytes.Clone(p)
+	n, lose := w.tap.take(p)
 	if !lose {
 		return w.ResponseWriter.Write(p)
 	}
