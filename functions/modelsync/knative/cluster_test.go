@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"net"
 	"slices"
@@ -74,8 +75,11 @@ type cluster struct {
 	writes   int
 	killAt   int  // the write with that number, counted from 1, is the last of the process
 	killLate bool // it is done nevertheless
+	dead     bool // nothing that the process does comes to anything
 	conflict int  // so many updates come too late
 }
+
+var quiet = slog.New(slog.DiscardHandler)
 
 var errKilled = errors.New("killed")
 
@@ -114,7 +118,7 @@ func newCluster(t *testing.T) *cluster {
 func (c *cluster) target() *knative.Target {
 	return knative.New(knative.Config{
 		Serving: c.serving, Kubernetes: c.kube, Namespace: namespace, Service: service, Network: network, Builder: builder{c},
-		ReadyTimeout: time.Minute, Interval: 10 * time.Millisecond,
+		ReadyTimeout: time.Minute, Interval: 10 * time.Millisecond, Logger: quiet,
 	})
 }
 
@@ -122,24 +126,36 @@ func (c *cluster) target() *knative.Target {
 func (c *cluster) hurried() *knative.Target {
 	return knative.New(knative.Config{
 		Serving: c.serving, Kubernetes: c.kube, Namespace: namespace, Service: service, Network: network, Builder: builder{c},
-		ReadyTimeout: 2 * time.Second, RouteTimeout: 2 * time.Second, Interval: 10 * time.Millisecond,
+		ReadyTimeout: 2 * time.Second, RouteTimeout: 2 * time.Second, Interval: 10 * time.Millisecond, Logger: quiet,
 	})
 }
 
 // write does what a process writes, unless it is killed.
 func (c *cluster) write(do func() error) error {
+	if c.dead {
+		return errKilled
+	}
 	c.writes++
-	killed := c.killAt == c.writes
-	if killed && !c.killLate {
+	c.dead = c.killAt == c.writes
+	if c.dead && !c.killLate {
 		return errKilled
 	}
 	if err := do(); err != nil {
 		return err
 	}
-	if killed {
+	if c.dead {
 		return errKilled
 	}
 	return nil
+}
+
+// died says whether the process did; then there is another one.
+func (c *cluster) died() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	died := c.dead
+	c.dead = false
+	return died
 }
 
 func (c *cluster) onUpdate(action clienttesting.Action) (bool, runtime.Object, error) {

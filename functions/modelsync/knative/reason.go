@@ -1,6 +1,7 @@
 package knative
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -140,10 +141,11 @@ func (t *Target) givenUp(ctx context.Context, r *servingv1.Revision) (bool, erro
 
 // answers waits until the candidate answers at its address.
 func (t *Target) answers(ctx context.Context, address string, c rollout.Candidate) error {
+	instead := "" // what it answered
 	err := t.until(ctx, t.cfg.ReadyTimeout, t.watchService, func(ctx context.Context) (string, error) {
 		versions, err := t.status(ctx, address)
 		if err != nil {
-			return err.Error(), nil //nolint:nilerr // it may answer yet
+			return cmp.Or(instead, err.Error()), nil
 		}
 		if err := refusedBy(versions, c.Version); err != nil {
 			return "", err
@@ -151,7 +153,8 @@ func (t *Target) answers(ctx context.Context, address string, c rollout.Candidat
 		if latest(versions) == c.Version {
 			return "", nil
 		}
-		return fmt.Sprintf("the server at %s serves version %d instead; is it told another folder of networks than its variable %s says?", address, latest(versions), modelBase), nil
+		instead = fmt.Sprintf("the server at %s serves version %d instead; is it told another folder of networks than its variable %s says?", address, latest(versions), modelBase)
+		return instead, nil
 	})
 	if err != nil {
 		return fmt.Errorf("version %d does not answer: %w", c.Version, err)

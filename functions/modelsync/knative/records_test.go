@@ -2,6 +2,7 @@ package knative_test
 
 import (
 	"strconv"
+	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -18,32 +19,40 @@ import (
 
 var configMaps = corev1.SchemeGroupVersion.WithResource("configmaps")
 
-// versioned gives ConfigMaps the resource versions that an API server would, and refuses what was read too early.
-func versioned(t *testing.T) *kubefake.Clientset {
-	t.Helper()
+// versioned is a client of an API server that gives ConfigMaps resource versions.
+func versioned() *kubefake.Clientset {
 	client := kubefake.NewClientset()
-	version := 0
-	write := func(m *corev1.ConfigMap) *corev1.ConfigMap {
-		version++
-		m.ResourceVersion = strconv.Itoa(version)
-		return m
-	}
+	giveVersions(client, func(do func() error) error { return do() })
+	return client
+}
+
+// giveVersions gives ConfigMaps the resource versions that an API server would, and refuses what was read too early. All that is
+// written goes through write.
+func giveVersions(client *kubefake.Clientset, write func(func() error) error) {
+	var version atomic.Int64
+	next := func() string { return strconv.FormatInt(version.Add(1), 10) }
 	client.PrependReactor("create", "configmaps", func(action clienttesting.Action) (bool, runtime.Object, error) {
-		write(action.(clienttesting.CreateAction).GetObject().(*corev1.ConfigMap))
-		return false, nil, nil
+		m := action.(clienttesting.CreateAction).GetObject().(*corev1.ConfigMap).DeepCopy()
+		m.Namespace = action.GetNamespace()
+		return true, m, write(func() error {
+			m.ResourceVersion = next()
+			return client.Tracker().Create(configMaps, m, m.Namespace)
+		})
 	})
 	client.PrependReactor("update", "configmaps", func(action clienttesting.Action) (bool, runtime.Object, error) {
 		m := action.(clienttesting.UpdateAction).GetObject().(*corev1.ConfigMap).DeepCopy()
-		stored, err := client.Tracker().Get(configMaps, m.Namespace, m.Name)
-		if err != nil {
-			return true, nil, err
-		}
-		if stored.(*corev1.ConfigMap).ResourceVersion != m.ResourceVersion {
-			return true, nil, apierrors.NewConflict(configMaps.GroupResource(), m.Name, nil)
-		}
-		return true, write(m), client.Tracker().Update(configMaps, m, m.Namespace)
+		return true, m, write(func() error {
+			stored, err := client.Tracker().Get(configMaps, m.Namespace, m.Name)
+			if err != nil {
+				return err
+			}
+			if stored.(*corev1.ConfigMap).ResourceVersion != m.ResourceVersion {
+				return apierrors.NewConflict(configMaps.GroupResource(), m.Name, nil)
+			}
+			m.ResourceVersion = next()
+			return client.Tracker().Update(configMaps, m, m.Namespace)
+		})
 	})
-	return client
 }
 
 func TestRecordsKeepAState(t *testing.T) {
@@ -54,7 +63,7 @@ func TestRecordsKeepAState(t *testing.T) {
 	}{{"in a ConfigMap that is there", true}, {"in one of their own", false}} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
-			client := versioned(t)
+			client := versioned()
 			maps := client.CoreV1().ConfigMaps(namespace)
 			if tc.applied {
 				_, err := maps.Create(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "modelsync-" + service, Labels: map[string]string{"a": "b"}}}, metav1.CreateOptions{})
@@ -92,7 +101,7 @@ func TestRecordsKeepAState(t *testing.T) {
 
 func TestRecordsThatSomebodyRemovedAreNotMadeAgain(t *testing.T) {
 	t.Parallel()
-	client := versioned(t)
+	client := versioned()
 	records := knative.NewRecords(client, namespace, service)
 	revision, err := records.Save(t.Context(), rollout.State{Network: network}, "")
 	require.NoError(t, err)
@@ -103,7 +112,7 @@ func TestRecordsThatSomebodyRemovedAreNotMadeAgain(t *testing.T) {
 
 func TestRecordsThatWereNotWrittenHereSayWhatToDo(t *testing.T) {
 	t.Parallel()
-	client := versioned(t)
+	client := versioned()
 	_, err := client.CoreV1().ConfigMaps(namespace).Create(t.Context(), &corev1.ConfigMap{
 		ObjectMeta: metav1.ObjectMeta{Name: "modelsync-" + service}, Data: map[string]string{"state.json": "{"},
 	}, metav1.CreateOptions{})

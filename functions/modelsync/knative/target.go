@@ -163,7 +163,10 @@ func (t *Target) bring(ctx context.Context, svc *servingv1.Service, c rollout.Ca
 		return "", err
 	}
 	attempt := 0
-	given := find(revisions, svc, c)
+	given := staged(revisions, svc, c) // that is under way, whatever was applied meanwhile
+	if given == nil {
+		given = find(revisions, svc, c)
+	}
 	if given != nil {
 		gone, err := t.givenUp(ctx, given)
 		if err != nil {

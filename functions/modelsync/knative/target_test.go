@@ -255,6 +255,42 @@ func TestShiftMovesTrafficInSteps(t *testing.T) {
 	require.ErrorContains(t, target.Shift(t.Context(), candidate(3), 10), "not staged")
 }
 
+func TestCandidateIsFoundAgainAtEveryStep(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	address, err := c.target().Stage(t.Context(), candidate(2))
+	require.NoError(t, err)
+	without := candidate(2)
+	without.Dir = ""
+	for _, percent := range []int{10, 50, 90} {
+		require.NoError(t, c.target().Shift(t.Context(), without, percent))
+		traffic := c.traffic()
+		if percent == 50 { // ko apply, in the midst of it
+			c.apply("registry/modelserver@sha256:50", 1)
+		}
+		again, err := c.target().Stage(t.Context(), without)
+		require.NoError(t, err)
+		require.Equal(t, address, again)
+		require.Equal(t, traffic, c.traffic())
+	}
+	require.NoError(t, c.target().Shift(t.Context(), without, 100))
+	require.Equal(t, []string{"00003=100 current", "00001=0 previous"}, c.traffic())
+	found, err := c.target().Serving(t.Context())
+	require.NoError(t, err)
+	require.True(t, found.Renew, "and then with what was applied")
+}
+
+func TestFirstVersionOfAllServesAtOnce(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	c.change(func(svc *servingv1.Service) { svc.Status.LatestReadyRevisionName = "" }) // its image has no network
+	require.Empty(t, c.traffic())
+	_, err := c.target().Stage(t.Context(), candidate(2))
+	require.NoError(t, err)
+	require.NoError(t, c.target().Shift(t.Context(), candidate(2), 100))
+	require.Equal(t, []string{"00003=100 current"}, c.traffic())
+}
+
 func TestAbandonGivesTrafficBackFromEveryStep(t *testing.T) {
 	t.Parallel()
 	for _, percent := range []int{0, 10, 50, 90, 100} {

@@ -113,7 +113,10 @@ func (now traffic) split(tagged map[string]string, shares ...share) traffic {
 
 // pinned goes as now, but nothing of it to what comes later.
 func (now traffic) pinned() traffic {
-	serving := now.serving()
+	serving := now.tagged[tagCurrent]
+	if now.percent(serving) == 0 {
+		serving = now.serving()
+	}
 	if serving == "" {
 		return now
 	}
@@ -125,7 +128,7 @@ func (now traffic) pinned() traffic {
 
 // staged gives the candidate an address, and no traffic that it has not.
 func (now traffic) staged(candidate string) traffic {
-	if serving := now.serving(); serving == candidate || serving == "" {
+	if now.servingWithout(candidate) == "" {
 		// The first version of all: Knative gave it what nothing else could take.
 		return now.split(map[string]string{tagCandidate: candidate}, share{candidate, whole})
 	}

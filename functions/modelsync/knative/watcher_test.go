@@ -68,7 +68,7 @@ func TestWatcherAsksThePodsThatCallTheNetwork(t *testing.T) {
 	metricsAt(t, two.Status.PodIP, port, say(metrics))
 	metricsAt(t, other.Status.PodIP, port, func(http.ResponseWriter, *http.Request) { t.Error("a pod of another network was asked") })
 	watcher := knative.NewWatcher(knative.WatcherConfig{
-		Kubernetes: kubefake.NewClientset(one, two, other, waiting, gone), Namespace: namespace, Network: network, Models: []string{"cat", "dog"}, Port: port,
+		Kubernetes: kubefake.NewClientset(one, two, other, waiting, gone), Namespace: namespace, Network: network, Models: []string{"cat", "dog"}, Port: port, Logger: quiet,
 	})
 	got, err := watcher.Tallies(t.Context())
 	require.NoError(t, err)
@@ -78,7 +78,7 @@ func TestWatcherAsksThePodsThatCallTheNetwork(t *testing.T) {
 
 func TestWatcherWithoutPodsHasCountedNothing(t *testing.T) {
 	t.Parallel()
-	watcher := knative.NewWatcher(knative.WatcherConfig{Kubernetes: kubefake.NewClientset(), Namespace: namespace, Network: network, Models: []string{"cat"}, Port: 1})
+	watcher := knative.NewWatcher(knative.WatcherConfig{Kubernetes: kubefake.NewClientset(), Namespace: namespace, Network: network, Models: []string{"cat"}, Port: 1, Logger: quiet})
 	got, err := watcher.Tallies(t.Context())
 	require.NoError(t, err)
 	require.Empty(t, got)
@@ -102,7 +102,7 @@ func TestWatcherThatNobodyAnswersFails(t *testing.T) {
 			t.Parallel()
 			pod := dispatchPod("one", "cat", nil)
 			port := metricsAt(t, pod.Status.PodIP, 0, tc.handler)
-			watcher := knative.NewWatcher(knative.WatcherConfig{Kubernetes: kubefake.NewClientset(pod), Namespace: namespace, Network: network, Models: []string{"cat"}, Port: port})
+			watcher := knative.NewWatcher(knative.WatcherConfig{Kubernetes: kubefake.NewClientset(pod), Namespace: namespace, Network: network, Models: []string{"cat"}, Port: port, Logger: quiet})
 			_, err := watcher.Tallies(t.Context())
 			require.ErrorContains(t, err, "pod one: ")
 			require.ErrorContains(t, err, tc.want)
