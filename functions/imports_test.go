@@ -53,7 +53,10 @@ func TestLayersKnowOnlyWhatIsBelowThem(t *testing.T) {
 func TestFunctionsThatColdStartCompileNothingHeavy(t *testing.T) {
 	t.Parallel()
 	heavy := []string{"k8s.io/", "sigs.k8s.io/", "knative.dev/", "github.com/getkin/", "github.com/chromedp/", "gonum.org/"}
-	for _, function := range []string{"./functions/ingress", "./functions/dispatch", "./functions/deadletter", "./functions/local"} {
+	for _, function := range []string{
+		"./functions/ingress", "./functions/dispatch", "./functions/deadletter", "./functions/local",
+		"./functions/modelsync/rollout", "./functions/modelsync/service", "./functions/modelsync/folder", // which are in local
+	} {
 		t.Run(function, func(t *testing.T) {
 			t.Parallel()
 			requireNone(t, compiled(t, function), heavy)

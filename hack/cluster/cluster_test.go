@@ -41,6 +41,7 @@ func TestOnACluster(t *testing.T) {
 		{"a pod that ends by force loses no dead letter", losesNoDeadLetter},
 		{"a restart of RabbitMQ loses no request", losesNoRequestWithRabbitMQ},
 		{"a new revision fails no request, nor does going back", failsNoRequestRollingOut},
+		{"a network keeps itself current, and is taken back", keepsItselfCurrent},
 		{"the commands of the guide work", worksAsTheGuideSays},
 	} {
 		if !t.Run(step.name, step.run) {

@@ -11,7 +11,7 @@ import (
 )
 
 // accounts are those of the functions.
-var accounts = []string{"ingress", "dispatch", "deadletter", "modelserver"}
+var accounts = []string{"ingress", "dispatch", "deadletter", "modelserver", "modelsync"}
 
 // mayDoNothingElse sees that a function's account has what every account of any namespace has, and no more, and that no pod
 // has a token at all. That they can do their work the other steps see.

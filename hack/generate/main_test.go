@@ -120,18 +120,37 @@ func TestADefinitionIsAllThatAModelNeeds(t *testing.T) {
 	require.NotContains(t, read(t, config, "300-ingress.yaml"), "lion")
 }
 
+func TestASourceIsAllThatANetworkNeedsToBeLookedAfter(t *testing.T) {
+	t.Parallel()
+	config := copied(t)
+	put(t, lion, config, "models", "lion.yaml")
+	require.NoError(t, write(config))
+	require.NotContains(t, read(t, config, "600-modelsync.yaml"), "kind: Role", "nobody has rights without a use for them")
+	require.NotContains(t, read(t, config, "600-modelsync.yaml"), "kind: PingSource")
+
+	put(t, strings.Replace(lion, "model: big_cats}", "model: big_cats, source: {url: 'https://zoo.example/big_cats'}}", 1), config, "models", "lion.yaml")
+	require.NoError(t, write(config))
+	modelsync := read(t, config, "600-modelsync.yaml")
+	require.Contains(t, modelsync, "resourceNames: [savanna]")
+	require.Contains(t, modelsync, "resourceNames: [modelsync-savanna]")
+	require.Contains(t, modelsync, "kind: PingSource")
+	require.Contains(t, modelsync, `{key: "labels.txt", path: "lion/labels.txt"}`)
+	require.NotContains(t, modelsync, "inception")
+}
+
 func TestWhatWouldNotFitTogetherIsRefusedAndNothingIsWritten(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct{ file, text, want string }{
-		"another file's name":       {"tiger.yaml", lion, "call it lion.yaml"},
-		"another ConfigMap's name":  {"lion.yaml", strings.Replace(lion, "name: model-lion", "name: lion", 1), "the Services look for model-lion"},
-		"another namespace":         {"lion.yaml", strings.Replace(lion, "namespace: ebb", "namespace: zoo", 1), `metadata.namespace is "zoo"`},
-		"a second object":           {"lion.yaml", lion + "---\nkind: ConfigMap\n", "has to be one ConfigMap"},
-		"no ConfigMap":              {"lion.yaml", strings.Replace(lion, "ConfigMap", "Secret", 1), "has to be one ConfigMap"},
-		"no label":                  {"lion.yaml", strings.Replace(lion, "ebb.dev/model", "ebb.dev/mod", 1), "has 0 models"},
-		"a definition with a typo":  {"lion.yaml", strings.Replace(lion, "subject:", "subjct:", 1), "did you mean subject?"},
-		"a file outside the volume": {"lion.yaml", strings.ReplaceAll(lion, "labels.txt", "../labels.txt"), "cannot be a key of a ConfigMap"},
-		"no YAML":                   {"lion.yaml", "{", "lion.yaml"},
+		"another file's name":             {"tiger.yaml", lion, "call it lion.yaml"},
+		"another ConfigMap's name":        {"lion.yaml", strings.Replace(lion, "name: model-lion", "name: lion", 1), "the Services look for model-lion"},
+		"another namespace":               {"lion.yaml", strings.Replace(lion, "namespace: ebb", "namespace: zoo", 1), `metadata.namespace is "zoo"`},
+		"a second object":                 {"lion.yaml", lion + "---\nkind: ConfigMap\n", "has to be one ConfigMap"},
+		"no ConfigMap":                    {"lion.yaml", strings.Replace(lion, "ConfigMap", "Secret", 1), "has to be one ConfigMap"},
+		"no label":                        {"lion.yaml", strings.Replace(lion, "ebb.dev/model", "ebb.dev/mod", 1), "has 0 models"},
+		"a definition with a typo":        {"lion.yaml", strings.Replace(lion, "subject:", "subjct:", 1), "did you mean subject?"},
+		"a file outside the volume":       {"lion.yaml", strings.ReplaceAll(lion, "labels.txt", "../labels.txt"), "cannot be a key of a ConfigMap"},
+		"no YAML":                         {"lion.yaml", "{", "lion.yaml"},
+		"a source for a server elsewhere": {"lion.yaml", strings.NewReplacer("savanna.ebb", "savanna.zoo", "model: big_cats}", "model: big_cats, source: {url: 'gs://zoo/cats'}}").Replace(lion), "serving.source is of no use at"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

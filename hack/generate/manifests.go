@@ -20,8 +20,9 @@ import (
 var templates embed.FS
 
 var (
-	modelTemplate    = template.Must(template.ParseFS(templates, "templates/model.yaml"))
-	networksTemplate = template.Must(template.ParseFS(templates, "templates/networks.yaml"))
+	modelTemplate     = template.Must(template.ParseFS(templates, "templates/model.yaml"))
+	networksTemplate  = template.Must(template.ParseFS(templates, "templates/networks.yaml"))
+	modelsyncTemplate = template.Must(template.ParseFS(templates, "templates/modelsync.yaml"))
 )
 
 // retry is how often a model's Trigger tries again.
@@ -38,6 +39,13 @@ type modelData struct {
 type network struct {
 	Service  string
 	Networks string // those it serves, quoted for YAML
+}
+
+// modelsyncData is what the template of modelsync knows.
+type modelsyncData struct {
+	Networks []network // that have a source
+	Hash     string    // of the models, an annotation
+	Volumes  string    // with the models
 }
 
 // manifests returns what the generated files of a config folder should be, by path within it.
@@ -59,6 +67,9 @@ func manifests(config string) (map[string]string, error) {
 		return nil, err
 	}
 	files["400-networks.yaml"] = networks.String()
+	if files["600-modelsync.yaml"], err = modelsync(definitions); err != nil {
+		return nil, err
+	}
 	for file, bodies := range map[string][]string{
 		"300-ingress.yaml":                 {modelsHash(definitions), volumeSources(definitions)},
 		"310-deadletter.yaml":              {attempts(definitions)},
@@ -112,9 +123,8 @@ func readDefinitions(folder string) (all []definition, err error) {
 func networksOf(definitions []definition) []network {
 	served := map[string]map[string]bool{}
 	for _, d := range definitions {
-		host, port, err := net.SplitHostPort(d.Serving.Address)
-		service, ours := strings.CutSuffix(host, "."+namespace+".svc.cluster.local")
-		if err != nil || !ours || port != "80" || strings.Contains(service, ".") {
+		service, ours := serviceOf(d)
+		if !ours {
 			continue
 		}
 		if served[service] == nil {
@@ -128,6 +138,47 @@ func networksOf(definitions []definition) []network {
 		networks = append(networks, network{service, fmt.Sprintf("%q", strings.Join(names, ","))})
 	}
 	return networks
+}
+
+// serviceOf is the Knative Service that serves a model, if it is one in Ebb's namespace.
+func serviceOf(d definition) (name string, ours bool) {
+	host, port, err := net.SplitHostPort(d.Serving.Address)
+	name, ours = strings.CutSuffix(host, "."+namespace+".svc.cluster.local")
+	return name, err == nil && ours && port == "80" && !strings.Contains(name, ".")
+}
+
+// modelsync is the function, and who it looks after.
+func modelsync(definitions []definition) (string, error) {
+	known := make([]*models.Model, 0, len(definitions))
+	var sourced []definition
+	for _, d := range definitions {
+		known = append(known, d.Model)
+		if d.Serving.Source == (models.Source{}) {
+			continue
+		}
+		if _, ours := serviceOf(d); !ours {
+			return "", fmt.Errorf("model %s: serving.source is of no use at %s: versions are rolled out where a Knative Service of the namespace %s serves them, at <service>.%[3]s.svc.cluster.local:80",
+				d.Name, d.Serving.Address, namespace)
+		}
+		sourced = append(sourced, d)
+	}
+	if _, err := models.Networks(known); err != nil {
+		return "", err
+	}
+	data := modelsyncData{networksOf(sourced), strings.TrimSpace(modelsHash(definitions)), ""}
+	for _, n := range data.Networks {
+		if strings.Contains(n.Networks, ",") {
+			return "", fmt.Errorf("the Service %s serves several networks with a source (%s); give each a server of its own", n.Service, n.Networks)
+		}
+	}
+	indented := strings.Builder{}
+	for line := range strings.Lines(volumeSources(definitions)) {
+		indented.WriteString("              " + line)
+	}
+	data.Volumes = strings.TrimSuffix(indented.String(), "\n")
+	var b strings.Builder
+	err := modelsyncTemplate.Execute(&b, data)
+	return b.String(), err
 }
 
 // modelsHash is the annotation that makes another revision of ingress when a model changes.

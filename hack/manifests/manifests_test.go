@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -50,7 +51,7 @@ func TestEveryManifestIsTakenAndFitsTheOthers(t *testing.T) {
 	for _, k := range all[*servingv1.Service](s) {
 		names = append(names, k.Name)
 	}
-	require.Equal(t, []string{"ingress", "deadletter", "inception-v3", "dispatch-cat", "dispatch-dog", "dispatch-imagenet"}, names)
+	require.Equal(t, []string{"ingress", "deadletter", "inception-v3", "modelsync", "dispatch-cat", "dispatch-dog", "dispatch-imagenet"}, names)
 }
 
 func TestARabbitMQOfItsOwnIsTaken(t *testing.T) {
@@ -169,6 +170,61 @@ func TestABadManifestIsRefusedWithWhatIsWrong(t *testing.T) {
 	}
 }
 
+// sourced are the manifests with a source in the model cat's definition, as `make generate` makes them.
+func sourced(t *testing.T) string {
+	t.Helper()
+	config := filepath.Join(t.TempDir(), "config")
+	require.NoError(t, os.CopyFS(config, os.DirFS(folder)))
+	cat := filepath.Join(config, "models", "cat.yaml")
+	text, err := os.ReadFile(cat)
+	require.NoError(t, err)
+	with := strings.Replace(string(text), "      model: inception_v3\n", "      model: inception_v3\n      source: {url: \"gs://models/inception_v3\"}\n", 1)
+	require.NotEqual(t, string(text), with)
+	require.NoError(t, os.WriteFile(cat, []byte(with), 0o600))
+	cmd := exec.CommandContext(t.Context(), "go", "run", "./hack/generate", "-config", config)
+	cmd.Dir = root
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	var b bytes.Buffer
+	for _, file := range files(t) {
+		data, err := os.ReadFile(filepath.Join(config, strings.TrimPrefix(file, folder)))
+		require.NoError(t, err)
+		b.WriteString("---\n# " + filepath.Base(file) + "\n")
+		b.Write(data)
+	}
+	return b.String()
+}
+
+func TestModelsWithASourceAreLookedAfter(t *testing.T) {
+	t.Parallel()
+	manifests := sourced(t)
+	objects, err := Read(t.Context(), []byte(manifests))
+	require.NoError(t, err)
+	require.NoError(t, System{Objects: objects, Root: root}.Check())
+	for name, c := range map[string]struct{ old, new, want string }{
+		"rights for all Services":   {"    resourceNames: [inception-v3]\n", "", "services update is for all of them"},
+		"rights for another":        {"resourceNames: [inception-v3]", "resourceNames: [ingress]", "modelsync may not roll it out"},
+		"rights for nothing":        {"resourceNames: [inception-v3]", "resourceNames: [inception]", "there is no inception in services"},
+		"more rights":               {"verbs: [list]\n", "verbs: [list, create]\n", "pods create is for all of them"},
+		"no state":                  {"name: modelsync-inception-v3\n  namespace", "name: modelsync-inception\n  namespace", "there is no modelsync-inception-v3"},
+		"nobody has the rights":     {"name: modelsync, namespace: ebb}", "name: dispatch, namespace: ebb}", "a token of Kubernetes'"},
+		"no token":                  {"automountServiceAccountToken: true", "automountServiceAccountToken: false", "not given the token"},
+		"nobody is asked to look":   {"kind: Service\n      name: modelsync", "kind: Service\n      name: modelsink", "the PingSource modelsync: its sink is none of the Services"},
+		"a schedule":                {"*/5 * * * *", "every 5 minutes", "schedule"},
+		"two meanings of a network": {"subject: a dog\n    serving:\n", "subject: a dog\n    serving:\n      version: 1\n", "keeps a version of the network"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			require.Contains(t, manifests, c.old)
+			objects, err := Read(t.Context(), []byte(strings.ReplaceAll(manifests, c.old, c.new)))
+			if err == nil {
+				err = System{Objects: objects, Root: root}.Check()
+			}
+			require.ErrorContains(t, err, c.want)
+		})
+	}
+}
+
 func TestKustomizeSeesTheSameObjects(t *testing.T) {
 	t.Parallel()
 	plain, err := ReadFiles(t.Context(), files(t)...)
@@ -217,6 +273,8 @@ func TestOnGoogleCloudTheNetworkComesFromABucket(t *testing.T) {
 	require.Contains(t, string(yours), "models="+setting(serving, "MODEL_BASE_PATH")+"\n")
 	account := find[*corev1.ServiceAccount](s, "modelserver")
 	require.Contains(t, string(yours), "account="+account.Annotations["iam.gke.io/gcp-service-account"]+"\n")
+	syncs := find[*corev1.ServiceAccount](s, "modelsync")
+	require.Contains(t, string(yours), "modelsync="+syncs.Annotations["iam.gke.io/gcp-service-account"]+"\n")
 	domains := all[*servingv1beta1.DomainMapping](s)
 	require.Len(t, domains, 1)
 	require.Contains(t, string(yours), "domain="+domains[0].Name+"\n")

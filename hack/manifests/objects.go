@@ -20,12 +20,14 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	policyv1 "k8s.io/api/policy/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	yamlreader "k8s.io/apimachinery/pkg/util/yaml"
 	rabbitv1alpha1 "knative.dev/eventing-rabbitmq/pkg/apis/eventing/v1alpha1"
 	eventingv1 "knative.dev/eventing/pkg/apis/eventing/v1"
 	"knative.dev/eventing/pkg/apis/feature"
+	sourcesv1 "knative.dev/eventing/pkg/apis/sources/v1"
 	eventingfake "knative.dev/eventing/pkg/client/clientset/versioned/fake"
 	eventingclient "knative.dev/eventing/pkg/client/injection/client"
 	"knative.dev/pkg/apis"
@@ -47,12 +49,15 @@ var kinds = map[string]func() Object{
 	"v1/ServiceAccount":                                  func() Object { return &corev1.ServiceAccount{} },
 	"v1/ConfigMap":                                       func() Object { return &corev1.ConfigMap{} },
 	"networking.k8s.io/v1/NetworkPolicy":                 func() Object { return &networkingv1.NetworkPolicy{} },
+	"rbac.authorization.k8s.io/v1/Role":                  func() Object { return &rbacv1.Role{} },
+	"rbac.authorization.k8s.io/v1/RoleBinding":           func() Object { return &rbacv1.RoleBinding{} },
 	"policy/v1/PodDisruptionBudget":                      func() Object { return &policyv1.PodDisruptionBudget{} },
 	"serving.knative.dev/v1/Service":                     func() Object { return &servingv1.Service{} },
 	"serving.knative.dev/v1beta1/DomainMapping":          func() Object { return &servingv1beta1.DomainMapping{} },
 	"eventing.knative.dev/v1/Broker":                     func() Object { return &eventingv1.Broker{} },
 	"eventing.knative.dev/v1/Trigger":                    func() Object { return &eventingv1.Trigger{} },
 	"eventing.knative.dev/v1alpha1/RabbitmqBrokerConfig": func() Object { return &rabbitv1alpha1.RabbitmqBrokerConfig{} },
+	"sources.knative.dev/v1/PingSource":                  func() Object { return &sourcesv1.PingSource{} },
 	"rabbitmq.com/v1beta1/RabbitmqCluster":               func() Object { return &clusteroperator.RabbitmqCluster{} },
 	"rabbitmq.com/v1beta1/OperatorPolicy":                func() Object { return &topologyoperator.OperatorPolicy{} },
 	"gateway.networking.k8s.io/v1/Gateway":               func() Object { return &gatewayv1.Gateway{} },
@@ -182,6 +187,9 @@ func validate(ctx context.Context, o Object) error {
 		}}
 		ctx = context.WithValue(ctx, eventingclient.Key{}, eventingfake.NewSimpleClientset(own))
 		wrong = o.Validate(ctx).Also((&rabbitv1alpha1.RabbitTrigger{ObjectMeta: o.ObjectMeta, Spec: o.Spec}).Validate(ctx))
+	case *sourcesv1.PingSource:
+		o.SetDefaults(ctx)
+		wrong = o.Validate(ctx)
 	case *rabbitv1alpha1.RabbitmqBrokerConfig:
 		o.SetDefaults(ctx)
 		wrong = o.Validate(ctx)

@@ -13,10 +13,12 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/pod-security-admission/api"
 	"k8s.io/pod-security-admission/policy"
 	eventingv1 "knative.dev/eventing/pkg/apis/eventing/v1"
+	sourcesv1 "knative.dev/eventing/pkg/apis/sources/v1"
 	duckv1 "knative.dev/pkg/apis/duck/v1"
 	servingv1 "knative.dev/serving/pkg/apis/serving/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
@@ -82,7 +84,17 @@ func (s System) Check() error {
 			errs = append(errs, fmt.Errorf("model %s: %w", m.Name, err))
 		}
 	}
-	return errors.Join(append(errs, s.checkIngress(known), s.checkAttempts(known))...)
+	for _, r := range all[*rbacv1.Role](s) {
+		if err := s.checkRole(r); err != nil {
+			errs = append(errs, fmt.Errorf("the Role %s: %w", r.Name, err))
+		}
+	}
+	for _, p := range all[*sourcesv1.PingSource](s) {
+		if s.destination(&p.Spec.Sink) == nil {
+			errs = append(errs, fmt.Errorf("the PingSource %s: its sink is none of the Services", p.Name))
+		}
+	}
+	return errors.Join(append(errs, s.checkIngress(known), s.checkAttempts(known), s.checkSources(known))...)
 }
 
 func (s System) checkNames() error {
@@ -142,7 +154,8 @@ var variable = regexp.MustCompile(`env:"([A-Z0-9_]+)[",]`)
 
 // settings are what a function can be told by variables.
 func (s System) settings(function string) (map[string]bool, error) {
-	known := map[string]bool{"GOMEMLIMIT": true, "LOG_LEVEL": true}
+	// Those of Go's runtime, of the logger and of the library that speaks with registries are in no struct.
+	known := map[string]bool{"GOMEMLIMIT": true, "LOG_LEVEL": true, "DOCKER_CONFIG": true}
 	for _, pattern := range []string{"functions/" + function + "/*.go", "functions/internal/app/*.go"} {
 		files, err := filepath.Glob(filepath.Join(s.Root, pattern))
 		if err != nil {
@@ -186,9 +199,14 @@ func (s System) checkService(k *servingv1.Service) error {
 	switch {
 	case account == nil:
 		wrong("there is no ServiceAccount %q", template.Spec.ServiceAccountName)
+	case s.hasRights(account.Name):
+		// Knative lets a pod turn a token down only; what it says of it is the account's.
+		if account.AutomountServiceAccountToken == nil || !*account.AutomountServiceAccountToken || template.Spec.AutomountServiceAccountToken != nil {
+			wrong("it has rights, and is not given the token to use them")
+		}
 	case account.AutomountServiceAccountToken == nil || *account.AutomountServiceAccountToken,
 		template.Spec.AutomountServiceAccountToken == nil || *template.Spec.AutomountServiceAccountToken:
-		wrong("it is given a token of Kubernetes', which no function needs")
+		wrong("it is given a token of Kubernetes', which it has no use for")
 	}
 	if len(template.Spec.Containers) != 1 {
 		wrong("has %d containers", len(template.Spec.Containers))
@@ -203,6 +221,59 @@ func (s System) checkService(k *servingv1.Service) error {
 	}
 	errs = append(errs, s.checkContainer(template.Spec.Containers[0]), restricted(template.ObjectMeta, template.Spec.PodSpec))
 	return errors.Join(errs...)
+}
+
+// hasRights says whether an account is bound to a Role of the manifests.
+func (s System) hasRights(account string) bool {
+	return slices.ContainsFunc(all[*rbacv1.RoleBinding](s), func(b *rbacv1.RoleBinding) bool {
+		return find[*rbacv1.Role](s, b.RoleRef.Name) != nil && slices.ContainsFunc(b.Subjects, func(subject rbacv1.Subject) bool {
+			return subject.Kind == rbacv1.ServiceAccountKind && subject.Name == account && subject.Namespace == namespace
+		})
+	})
+}
+
+// unnamed are what may be done to objects that the Role cannot name: revisions and pods have names that Knative gives.
+var unnamed = []string{"pods list", "revisions get", "revisions list", "revisions watch", "revisions delete"}
+
+// checkRole wants rights for named objects of the manifests only.
+func (s System) checkRole(r *rbacv1.Role) error {
+	var errs []error
+	for _, rule := range r.Rules {
+		for _, resource := range rule.Resources {
+			for _, verb := range rule.Verbs {
+				if right := resource + " " + verb; len(rule.ResourceNames) == 0 && !slices.Contains(unnamed, right) {
+					errs = append(errs, fmt.Errorf("%s is for all of them, want it for some by name", right))
+				}
+			}
+			for _, name := range rule.ResourceNames {
+				if resource == "services" && find[*servingv1.Service](s, name) == nil || resource == "configmaps" && find[*corev1.ConfigMap](s, name) == nil {
+					errs = append(errs, fmt.Errorf("there is no %s in %s", name, resource))
+				}
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// checkSources wants somebody to look for versions of a model that names a source, who may roll them out.
+func (s System) checkSources(known []*models.Model) error {
+	networks, err := models.Networks(known)
+	if err != nil {
+		return err
+	}
+	for _, n := range networks {
+		service, _, _ := strings.Cut(n.Address, ".")
+		role := find[*rbacv1.Role](s, "modelsync")
+		switch {
+		case role == nil || !s.hasRights("modelsync") || len(all[*sourcesv1.PingSource](s)) == 0:
+			return fmt.Errorf("network %s has a source, and nobody looks at it: run `make generate`", n.Name)
+		case !slices.ContainsFunc(role.Rules, func(r rbacv1.PolicyRule) bool {
+			return slices.Contains(r.Resources, "services") && slices.Contains(r.ResourceNames, service) && slices.Contains(r.Verbs, "update")
+		}), find[*corev1.ConfigMap](s, "modelsync-"+service) == nil:
+			return fmt.Errorf("network %s has a source, and modelsync may not roll it out: run `make generate`", n.Name)
+		}
+	}
+	return nil
 }
 
 func (s System) checkContainer(c corev1.Container) error {

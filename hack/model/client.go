@@ -20,7 +20,10 @@ import (
 const maxAnswer = 16 << 20
 
 // client asks a modelsync by HTTP.
-type client struct{ base string }
+type client struct {
+	base string
+	http *http.Client
+}
 
 var _ modelsync = (*client)(nil)
 
@@ -67,7 +70,7 @@ func (c *client) call(ctx context.Context, method, path string, command, v any) 
 		return fmt.Errorf("flag -url: %w", err)
 	}
 	req.Header.Set("Content-Type", "application/json")
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := c.http.Do(req)
 	if err != nil {
 		return fmt.Errorf("modelsync is not reached (-url says where it is): %w", err)
 	}

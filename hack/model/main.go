@@ -60,12 +60,13 @@ type modelsync interface {
 
 // options are what the command line says.
 type options struct {
-	command string
-	name    string
-	version int64
-	url     string
-	json    bool
-	timeout time.Duration
+	command   string
+	name      string
+	version   int64
+	url       string
+	namespace string
+	json      bool
+	timeout   time.Duration
 }
 
 // run is the program, with its exit status.
@@ -80,7 +81,12 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	ctx, cancel := context.WithTimeout(ctx, o.timeout)
 	defer cancel()
-	if err := do(ctx, o, &client{base: o.url}, stdout); err != nil {
+	m, done, err := choose(o.url, o.namespace)
+	if err == nil {
+		defer done()
+		err = do(ctx, o, m, stdout)
+	}
+	if err != nil {
 		fmt.Fprintf(stderr, "model: %v\n", err)
 		return exitFailed
 	}
@@ -96,7 +102,8 @@ func parse(args []string, stderr io.Writer) (options, error) {
 		fmt.Fprint(stderr, usage+"\nFlags:\n")
 		flags.PrintDefaults()
 	}
-	flags.StringVar(&o.url, "url", "http://127.0.0.1:8080", "where modelsync is; of make run the same as the page")
+	flags.StringVar(&o.url, "url", "", "`where` modelsync is; default: the cluster of KUBECONFIG itself or, if that is not set, "+local+", where make run has it")
+	flags.StringVar(&o.namespace, "namespace", "ebb", "Ebb's `namespace` in the cluster")
 	flags.BoolVar(&o.json, "json", false, "print states as JSON, for programs")
 	flags.DurationVar(&o.timeout, "timeout", 10*time.Minute, "give up after `so long`")
 	var words []string
