@@ -121,7 +121,7 @@ func keepsItselfCurrent(t *testing.T) {
 // withSource is the manifests with a source, golden pictures and short steps for the network, made by `make generate`.
 func withSource(t *testing.T) string {
 	t.Helper()
-	config, err := os.MkdirTemp("", "ebb-config-") // a test's own has a comma, which ko takes to be between two folders
+	config, err := os.MkdirTemp("", "ebb-config-") //nolint:usetesting // its name would have a comma, which ko takes to be between two folders
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, os.RemoveAll(config)) })
 	require.NoError(t, os.CopyFS(config, os.DirFS(root+"/config")))
