@@ -58,7 +58,7 @@ soak: model dataplane ## Load all of Ebb for ten minutes while its processes are
 	@go run ./hack/soak
 
 test-cluster: model pictures ## Deploy to the cluster of KUBECONFIG, anew, and try all that takes a cluster (half an hour)
-	@EBB_CLUSTER_TEST=1 go test -count=1 -v -timeout 60m ./hack/cluster
+	@EBB_CLUSTER_TEST=1 go test -count=1 -v -timeout 120m ./hack/cluster
 
 generate: ## Write what follows from the models in config/models: their Services and Triggers, compose
 	@go run ./hack/generate

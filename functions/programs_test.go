@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -32,8 +33,8 @@ import (
 
 var quiet = slog.New(slog.DiscardHandler)
 
-// modelServer serves the mirror's networks and returns its address.
-func modelServer(t *testing.T) string {
+// modelServer has the mirror's networks at an address that nobody answers at until serve is called.
+func modelServer(t *testing.T) (address string, serve func()) {
 	t.Helper()
 	base := t.TempDir()
 	require.NoError(t, mirror.WriteNetworks(base))
@@ -42,12 +43,13 @@ func modelServer(t *testing.T) string {
 	ln, err := app.Listen(t.Context(), "127.0.0.1", 0)
 	require.NoError(t, err)
 	served := make(chan error, 1)
-	go func() { served <- s.ServeGRPC(ln) }()
+	serve = sync.OnceFunc(func() { go func() { served <- s.ServeGRPC(ln) }() })
 	t.Cleanup(func() {
+		serve() // it closes the listener
 		require.NoError(t, s.Stop(context.Background()))
 		require.NoError(t, <-served)
 	})
-	return ln.Addr().String()
+	return ln.Addr().String(), serve
 }
 
 // subscribe gives a broker a Trigger for a model's requests.
@@ -66,7 +68,15 @@ func TestTheProgramsTogether(t *testing.T) {
 	t.Parallel()
 	folder := t.TempDir()
 	require.NoError(t, mirror.WriteDefinitions(folder))
-	serving := modelServer(t)
+	serving, serve := modelServer(t)
+	woken := make(chan string, 1)
+	waking := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		select {
+		case woken <- r.URL.Path:
+		default: // nobody wants to know any more
+		}
+	}))
+	t.Cleanup(waking.Close)
 	b := broker.New(broker.Config{Logger: quiet})
 	brokerServer := httptest.NewServer(b)
 	t.Cleanup(brokerServer.Close)
@@ -76,7 +86,8 @@ func TestTheProgramsTogether(t *testing.T) {
 	node := rabbitmqtest.Start(t)
 	require.NoError(t, node.Stop())
 	rabbit := "RABBITMQ_URL=" + node.URL()
-	ingress := start(t, "ingress", rabbit, "BROKER_URL="+brokerServer.URL, "MODELS="+folder, "CALLBACK_ALLOW=127.0.0.0/8")
+	ingress := start(t, "ingress", rabbit, "BROKER_URL="+brokerServer.URL, "MODELS="+folder, "CALLBACK_ALLOW=127.0.0.0/8",
+		"WAKE_URL="+waking.URL+"/{model}")
 	dispatch := start(t, "dispatch", rabbit, "MODEL="+mirror.DefinitionFile(folder, mirror.Plain), "SERVING_ADDRESS="+serving)
 	deadletter := start(t, "deadletter", rabbit)
 	all := []*program{ingress, dispatch, deadletter}
@@ -98,6 +109,7 @@ func TestTheProgramsTogether(t *testing.T) {
 	}
 	require.Equal(t, http.StatusNotFound, get(t, dispatch.url+"/other").status)
 
+	whoAsksBeforeTheModelServerIsThereIsAnswered(t, ingress, woken, serve)
 	whoWaitsIsAnswered(t, ingress)
 	whoDoesNotWaitIsCalled(t, ingress)
 	whoCannotBeAnsweredIsTold(t, ingress)
@@ -106,6 +118,20 @@ func TestTheProgramsTogether(t *testing.T) {
 	ingressEndsWithARequest(t, ingress)
 	dispatchEndsWithADelivery(t, dispatch, node.URL())
 	deadletterEndsWithADeadLetter(t, deadletter, node.URL())
+}
+
+func whoAsksBeforeTheModelServerIsThereIsAnswered(t *testing.T, ingress *program, woken <-chan string, serve func()) {
+	t.Helper()
+	req := question(t, ingress, mirror.Plain, 5)
+	answered := make(chan answer, 1)
+	go func() { answered <- do(req) }()
+	require.Equal(t, "/"+mirror.Plain, <-woken)
+	require.Empty(t, answered)
+	serve()
+	a := <-answered
+	require.NoError(t, a.err)
+	require.Equal(t, http.StatusOK, a.status, a.body)
+	requireAnswer(t, 5, a.body)
 }
 
 func whoWaitsIsAnswered(t *testing.T, ingress *program) {
@@ -209,13 +235,20 @@ func callbackTrigger(t *testing.T) trigger.Trigger {
 	return all[0]
 }
 
-// infer asks about picture number n.
-func infer(t *testing.T, ingress *program, query string, n int, header http.Header) answer {
+// question is a request about picture number n.
+func question(t *testing.T, ingress *program, query string, n int) *http.Request {
 	t.Helper()
 	picture, err := mirror.Picture(n)
 	require.NoError(t, err)
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, ingress.url+"/v1/infer?model="+query, bytes.NewReader(picture))
 	require.NoError(t, err)
+	return req
+}
+
+// infer asks about picture number n.
+func infer(t *testing.T, ingress *program, query string, n int, header http.Header) answer {
+	t.Helper()
+	req := question(t, ingress, query, n)
 	if header != nil {
 		req.Header = header
 	}
@@ -254,6 +287,8 @@ func TestAWrongSettingIsNamed(t *testing.T) {
 		{"no network", "ingress", []string{rabbit, away, "MODELS=" + folder, "FETCH_ALLOW=10.1.0.0"}, "FETCH_ALLOW is "},
 		{"no time", "ingress", []string{rabbit, away, "MODELS=" + folder, "TIMEOUT=-1s"}, "TIMEOUT is -1s"},
 		{"more time than it is kept", "ingress", []string{rabbit, away, "MODELS=" + folder, "ASYNC_TIMEOUT=2h"}, "ASYNC_TIMEOUT is 2h0m0s"},
+		{"no address to wake", "ingress", []string{rabbit, away, "MODELS=" + folder, "WAKE_URL=dispatch-{model}"}, "WAKE_URL, for the model "},
+		{"servers of which model", "ingress", []string{rabbit, away, "MODELS=" + folder, "WAKE_SERVERS=cat"}, `WAKE_SERVERS is "cat"; want true or false`},
 		{"too many", "ingress", []string{rabbit, away, "MODELS=" + folder, "PENDING_LIMIT=-1"}, "PENDING_LIMIT is "},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

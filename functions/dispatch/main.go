@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"sync"
 
 	"github.com/ebb-inference/ebb/events/reply/amqp"
 	"github.com/ebb-inference/ebb/functions/dispatch/worker"
@@ -40,11 +41,17 @@ func run(ctx context.Context, a *app.App) error {
 	if err != nil {
 		return fmt.Errorf("environment variable SERVING_ADDRESS, or the model's serving.address: %w", err)
 	}
+	// First of all, so that a model server at zero starts while this does what it needs RabbitMQ for.
+	rousing, enough := context.WithCancel(ctx)
+	var roused sync.WaitGroup
+	roused.Go(func() { worker.Rouse(rousing, model, client, a.Logger) })
 	ran := a.Run(ctx, c.HTTP, app.ServeOptions{}, func(ctx context.Context) (*app.Function, error) { return start(ctx, a, c, model, client) })
+	enough()
+	roused.Wait()
 	return errors.Join(ran, client.Close())
 }
 
-// start waits for RabbitMQ. Whether the model server is there, readiness says.
+// start waits for RabbitMQ, and not for the model server: deliveries are held until it is there.
 func start(ctx context.Context, a *app.App, c config, model *models.Model, server worker.Predictor) (*app.Function, error) {
 	responder, err := amqp.NewResponder(ctx, amqp.Config{URL: c.RabbitMQ, Name: "dispatch/" + model.Name + "/" + c.Replica, Logger: a.Logger})
 	if err != nil {

@@ -10,6 +10,9 @@ import (
 	"time"
 
 	"github.com/ebb-inference/ebb/functions/ingress/ask"
+	"github.com/ebb-inference/ebb/functions/ingress/networks"
+	"github.com/ebb-inference/ebb/functions/ingress/page"
+	"github.com/ebb-inference/ebb/functions/ingress/wake"
 	"github.com/ebb-inference/ebb/functions/internal/app"
 	"github.com/ebb-inference/ebb/models"
 )
@@ -18,11 +21,14 @@ type config struct {
 	app.HTTP
 	Broker        string         `env:"BROKER_URL"`                      // where events are published
 	Sink          string         `env:"K_SINK"`                          // what a SinkBinding says instead
+	WakeURL       string         `env:"WAKE_URL"`                        // of each {model}, asked when a question is on its way; empty: it is not
+	WakeServers   bool           `env:"WAKE_SERVERS"`                    // whether the models' servers are asked then, too
 	RabbitMQ      string         `env:"RABBITMQ_URL, required"`          // where the reply queue and mailboxes are
 	Models        []string       `env:"MODELS, default=/etc/ebb/models"` // folders of models; later ones replace models
 	Replica       string         `env:"POD_NAME"`                        // which replica this is; empty: the host's name
 	FetchAllow    []netip.Prefix `env:"FETCH_ALLOW"`                     // networks that pictures by address may come from though they are not public
 	CallbackAllow []netip.Prefix `env:"CALLBACK_ALLOW"`                  // networks that may be called back though they are not public
+	ModelSync     string         `env:"MODELSYNC_URL"`                   // where modelsync is, for the page about networks; empty: there is none
 	Origins       []string       `env:"CORS_ORIGINS"`                    // whose pages may call the API, or *
 	Pending       uint16         `env:"PENDING_LIMIT, default=1024"`     // most events that wait for their answer
 	Memory        uint16         `env:"MEMORY_MIB, default=256"`         // that the bodies of all requests may take
@@ -45,6 +51,11 @@ func (c *config) check() error {
 	if err := ask.CheckBrokerURL(c.Broker); err != nil {
 		return fmt.Errorf("environment variable BROKER_URL: %w", err)
 	}
+	if c.ModelSync != "" {
+		if err := ask.CheckBrokerURL(c.ModelSync); err != nil {
+			return fmt.Errorf("environment variable MODELSYNC_URL: %w", err)
+		}
+	}
 	if c.Replica == "" {
 		host, err := os.Hostname()
 		if err != nil {
@@ -53,6 +64,32 @@ func (c *config) check() error {
 		c.Replica = host
 	}
 	return nil
+}
+
+// networks is who knows how networks do, nil when there is nobody.
+func (c *config) networks() page.Networks {
+	if c.ModelSync == "" {
+		return nil
+	}
+	return networks.New(c.ModelSync)
+}
+
+// needs is what a request to each model needs to be awake.
+func (c *config) needs(known []*models.Model) (map[string][]wake.Target, error) {
+	needs := make(map[string][]wake.Target, len(known))
+	for _, m := range known {
+		if c.WakeURL != "" {
+			t, err := wake.Route(c.WakeURL, m.Name)
+			if err != nil {
+				return nil, fmt.Errorf("environment variable WAKE_URL, for the model %s: %w", m.Name, err)
+			}
+			needs[m.Name] = append(needs[m.Name], t)
+		}
+		if c.WakeServers {
+			needs[m.Name] = append(needs[m.Name], wake.Server(m))
+		}
+	}
+	return needs, nil
 }
 
 // models reads the models that can be asked.

@@ -13,6 +13,7 @@ import (
 	"github.com/ebb-inference/ebb/functions/ingress/fetch"
 	"github.com/ebb-inference/ebb/functions/ingress/gateway"
 	"github.com/ebb-inference/ebb/functions/ingress/page"
+	"github.com/ebb-inference/ebb/functions/ingress/wake"
 	"github.com/ebb-inference/ebb/functions/internal/app"
 	"github.com/ebb-inference/ebb/models"
 )
@@ -34,12 +35,18 @@ func run(ctx context.Context, a *app.App) error {
 	if err != nil {
 		return err
 	}
+	needs, err := c.needs(known)
+	if err != nil {
+		return err
+	}
+	waker := wake.New(needs, a.Logger)
+	defer waker.Stop()
 	o := app.ServeOptions{WriteTimeout: c.Timeout + besideWaiting}
-	return a.Run(ctx, c.HTTP, o, func(ctx context.Context) (*app.Function, error) { return start(ctx, a, c, known) })
+	return a.Run(ctx, c.HTTP, o, func(ctx context.Context) (*app.Function, error) { return start(ctx, a, c, known, waker) })
 }
 
 // start waits for RabbitMQ.
-func start(ctx context.Context, a *app.App, c config, known []*models.Model) (*app.Function, error) {
+func start(ctx context.Context, a *app.App, c config, known []*models.Model, waker *wake.Waker) (*app.Function, error) {
 	rabbit := amqp.Config{URL: c.RabbitMQ, Name: "ingress/" + c.Replica, Logger: a.Logger}
 	mailboxes, err := amqp.NewMailboxes(ctx, rabbit)
 	if err != nil {
@@ -50,7 +57,7 @@ func start(ctx context.Context, a *app.App, c config, known []*models.Model) (*a
 		return nil, errors.Join(err, mailboxes.Close(ctx))
 	}
 	service, err := ask.New(ask.Config{
-		Models: known, Replies: replies, Mailboxes: mailboxes, BrokerURL: c.Broker, Blocked: mailboxes.Blocked, Source: "/ebb/ingress/" + c.Replica,
+		Models: known, Replies: replies, Mailboxes: mailboxes, BrokerURL: c.Broker, Blocked: mailboxes.Blocked, Wake: waker.Wake, Source: "/ebb/ingress/" + c.Replica,
 		Caller:       callback.New(callback.Config{Allow: c.CallbackAllow}),
 		PendingLimit: int(c.Pending), Timeout: c.Timeout, AsyncTimeout: c.AsyncTimeout, AsyncTTL: c.AsyncTTL, Logger: a.Logger,
 	})
@@ -61,7 +68,7 @@ func start(ctx context.Context, a *app.App, c config, known []*models.Model) (*a
 	health := app.NewHealth(service.Ready)
 	handler := gateway.New(gateway.Config{
 		Service: service, Fetcher: fetcher, Callbacks: callback.Handler(service, a.Logger), Health: health, Version: a.Version,
-		Page:   page.New(page.Config{Asker: service, Fetcher: fetcher, MaxBytes: gateway.DefaultMaxBytes, SuggestedURL: page.ExampleURL, Logger: a.Logger}),
+		Page:   page.New(page.Config{Asker: service, Fetcher: fetcher, Networks: c.networks(), MaxBytes: gateway.DefaultMaxBytes, SuggestedURL: page.ExampleURL, Logger: a.Logger}),
 		Memory: int64(c.Memory) << 20, CORSOrigins: c.Origins, Logger: a.Logger,
 	})
 	return &app.Function{Handler: handler, Health: health, Stop: func(ctx context.Context) error {

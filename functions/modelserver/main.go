@@ -75,7 +75,7 @@ func run(ctx context.Context, a *app.App) error {
 	}
 	s, err := server.New(server.Config{
 		Base: c.Base, Loader: server.Networks(loader), Models: c.networks(), Interval: c.PollInterval,
-		MaxBodyBytes: c.MaxBodyBytes, MaxCalls: c.MaxCalls, Timeout: c.Timeout, Logger: a.Logger,
+		MaxBodyBytes: c.MaxBodyBytes, MaxCalls: c.MaxCalls, Timeout: c.Timeout, Logger: a.Logger, Loaded: a.Ready,
 	})
 	if err != nil {
 		return errors.Join(err, ln.Close())

@@ -18,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	servingv1 "knative.dev/serving/pkg/apis/serving/v1"
 	servingv1beta1 "knative.dev/serving/pkg/apis/serving/v1beta1"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 	"sigs.k8s.io/yaml"
 )
 
@@ -139,7 +140,7 @@ func TestABadManifestIsRefusedWithWhatIsWrong(t *testing.T) {
 		"an unknown function":       {dispatch, "functions/dispatch", "functions/dispatcher", `no function "dispatcher"`},
 		"the proxy's port":          {dispatch, `value: "9464"`, `value: "9090"`, "none of the queue proxy's ports"},
 		"no probe":                  {dispatch, "          livenessProbe:\n            httpGet: {path: /health/liveness}\n            periodSeconds: 10\n", "", "lacks a probe"},
-		"no memory":                 {dispatch, "requests: {cpu: 50m, memory: 128Mi}", "requests: {cpu: 50m}", "does not say what it needs"},
+		"no memory":                 {dispatch, "requests: {cpu: 50m, memory: 160Mi}", "requests: {cpu: 50m}", "does not say what it needs"},
 		"another definition":        {dispatch, "configMap: {name: model-cat}", "configMap: {name: model-dog}", "does not mount its definition"},
 		"cut off too early":         {dispatch, "timeoutSeconds: 90\n      responseStartTimeoutSeconds: 90", "timeoutSeconds: 60\n      responseStartTimeoutSeconds: 60", "Knative cuts dispatch-cat off after 1m0s"},
 		"given up too early":        {"kind: Trigger\nmetadata:\n  name: cat", "timeout: PT90S", "timeout: PT30S", "gives up after PT30S"},
@@ -155,6 +156,7 @@ func TestABadManifestIsRefusedWithWhatIsWrong(t *testing.T) {
                   items:
                     - {key: "model.yaml", path: "cat/model.yaml"}
 `, "", "ingress does not know the model cat"},
+		"another route to wake": {"300-ingress", "http://dispatch-{model}.ebb", "http://dispatch.ebb", `ingress wakes "http://dispatch.ebb.svc.cluster.local/health/liveness" for the model cat`},
 		"a wrong count":         {"310-deadletter", "cat:6", "cat:3", "ATTEMPTS lacks cat:6"},
 		"no model server":       {"400-networks", "name: inception-v3\n  namespace", "name: inception\n  namespace", "there is no Service inception-v3"},
 		"a model server's port": {"400-networks", "name: h2c", "name: http1", "no port h2c"},
@@ -281,6 +283,69 @@ func TestOnGoogleCloudTheNetworkComesFromABucket(t *testing.T) {
 	require.Len(t, known, 3)
 	for _, m := range known {
 		require.Equal(t, "resnet", m.Serving.Model)
+	}
+}
+
+func TestOnGoogleCloudTheWayInIsALoadBalancerWithACertificate(t *testing.T) {
+	t.Parallel()
+	ctx := withFeatures(t.Context(), t, map[string]string{"kubernetes.podspec-topologyspreadconstraints": "enabled"})
+	s := System{Objects: kustomized(ctx, t, "gke"), Root: root}
+	text, err := os.ReadFile(folder + "/overlays/gke/gke.env")
+	require.NoError(t, err)
+	yours := map[string]string{}
+	for line := range strings.Lines(string(text)) {
+		if key, value, ok := strings.Cut(strings.TrimSpace(line), "="); ok && !strings.HasPrefix(line, "#") {
+			yours[key] = value
+		}
+	}
+	gateway := find[*gatewayv1.Gateway](s, "ebb")
+	require.Equal(t, "gke-l7-global-external-managed", string(gateway.Spec.GatewayClassName))
+	require.Len(t, gateway.Spec.Addresses, 1)
+	require.Equal(t, yours["address"], gateway.Spec.Addresses[0].Value)
+	require.Equal(t, yours["certificates"], gateway.Annotations["networking.gke.io/certmap"])
+	listeners := map[string]gatewayv1.ProtocolType{}
+	for _, l := range gateway.Spec.Listeners {
+		listeners[string(l.Name)] = l.Protocol
+	}
+	require.Equal(t, map[string]gatewayv1.ProtocolType{"https": gatewayv1.HTTPSProtocolType, "http": gatewayv1.HTTPProtocolType}, listeners)
+	routes := all[*gatewayv1.HTTPRoute](s)
+	require.Len(t, routes, 2)
+	for _, r := range routes {
+		require.Equal(t, []gatewayv1.Hostname{gatewayv1.Hostname(yours["domain"])}, r.Spec.Hostnames)
+		require.Equal(t, gateway.Name, string(r.Spec.ParentRefs[0].Name))
+		require.Len(t, r.Spec.Rules, 1)
+		switch rule := r.Spec.Rules[0]; *r.Spec.ParentRefs[0].SectionName {
+		case "https":
+			require.EqualValues(t, "kourier", rule.BackendRefs[0].Name)
+		case "http":
+			require.Empty(t, rule.BackendRefs)
+			require.Equal(t, "https", *rule.Filters[0].RequestRedirect.Scheme)
+		}
+	}
+	kourier := gkeTarget{Kind: "Service", Name: "kourier"}
+	require.Equal(t, kourier, find[*healthCheckPolicy](s, "ebb").Spec.TargetRef)
+	backend := find[*gcpBackendPolicy](s, "ebb").Spec
+	require.Equal(t, kourier, backend.TargetRef)
+	require.EqualValues(t, *find[*servingv1.Service](s, "ingress").Spec.Template.Spec.TimeoutSeconds, backend.Default.TimeoutSec,
+		"the load balancer and Knative give up at the same time")
+	for _, k := range all[*servingv1.Service](s) {
+		require.Contains(t, k.Spec.Template.Spec.TopologySpreadConstraints[len(k.Spec.Template.Spec.TopologySpreadConstraints)-1].TopologyKey, "zone", k.Name)
+	}
+
+	manifest := string(manifestOf(t, "gke"))
+	for name, c := range map[string]struct{ old, new, want string }{
+		"a load balancer's typo":     {"gatewayClassName: gke", "gatewayClass: gke", "unknown field"},
+		"a protocol unknown":         {"port: 443\n    protocol: HTTPS", "port: 443\n    protocol: HT TPS", "spec.listeners[0].protocol"},
+		"a host that is none":        {"hostnames:\n  - ebb.example.com", "hostnames:\n  - https://ebb.example.com", "spec.hostnames[0]"},
+		"a check of health's typo":   {"tcpHealthCheck:", "tcpHealth:", "unknown field"},
+		"a route in another's place": {"name: ebb-to-https\n  namespace: kourier-system", "name: ebb-to-https\n  namespace: ebb", "is in the namespace"},
+	} {
+		require.Contains(t, manifest, c.old, name)
+		objects, err := Read(ctx, []byte(strings.Replace(manifest, c.old, c.new, 1)))
+		if err == nil {
+			err = System{Objects: objects, Root: root}.Check()
+		}
+		require.ErrorContains(t, err, c.want, name)
 	}
 }
 

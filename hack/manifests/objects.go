@@ -33,6 +33,7 @@ import (
 	"knative.dev/pkg/apis"
 	servingv1 "knative.dev/serving/pkg/apis/serving/v1"
 	servingv1beta1 "knative.dev/serving/pkg/apis/serving/v1beta1"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 	"sigs.k8s.io/yaml"
 )
 
@@ -59,6 +60,10 @@ var kinds = map[string]func() Object{
 	"sources.knative.dev/v1/PingSource":                  func() Object { return &sourcesv1.PingSource{} },
 	"rabbitmq.com/v1beta1/RabbitmqCluster":               func() Object { return &clusteroperator.RabbitmqCluster{} },
 	"rabbitmq.com/v1beta1/OperatorPolicy":                func() Object { return &topologyoperator.OperatorPolicy{} },
+	"gateway.networking.k8s.io/v1/Gateway":               func() Object { return &gatewayv1.Gateway{} },
+	"gateway.networking.k8s.io/v1/HTTPRoute":             func() Object { return &gatewayv1.HTTPRoute{} },
+	"networking.gke.io/v1/HealthCheckPolicy":             func() Object { return &healthCheckPolicy{} },
+	"networking.gke.io/v1/GCPBackendPolicy":              func() Object { return &gcpBackendPolicy{} },
 }
 
 // ReadFiles reads, defaults and validates the objects of files. All mistakes are joined.

@@ -21,6 +21,7 @@ import (
 	sourcesv1 "knative.dev/eventing/pkg/apis/sources/v1"
 	duckv1 "knative.dev/pkg/apis/duck/v1"
 	servingv1 "knative.dev/serving/pkg/apis/serving/v1"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/ebb-inference/ebb/events"
 	"github.com/ebb-inference/ebb/models"
@@ -105,7 +106,7 @@ func (s System) checkNames() error {
 			errs = append(errs, fmt.Errorf("%s is there twice", what))
 		}
 		seen[what] = true
-		if _, is := o.(*corev1.Namespace); !is && o.GetNamespace() != namespace {
+		if o.GetNamespace() != home(o) {
 			errs = append(errs, fmt.Errorf("%s is in the namespace %q", what, o.GetNamespace()))
 		}
 		if o.GetLabels()["app.kubernetes.io/name"] != o.GetName() || o.GetLabels()["app.kubernetes.io/part-of"] != "ebb" {
@@ -113,6 +114,17 @@ func (s System) checkNames() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// home is the namespace that an object belongs in: what leads from outside to Kourier's gateway is where that is.
+func home(o Object) string {
+	switch o.(type) {
+	case *corev1.Namespace:
+		return ""
+	case *gatewayv1.Gateway, *gatewayv1.HTTPRoute, *healthCheckPolicy, *gcpBackendPolicy:
+		return "kourier-system"
+	}
+	return namespace
 }
 
 // models are those of the ConfigMaps, read as dispatch reads them from its volume.
@@ -452,6 +464,27 @@ func (s System) checkIngress(known []*models.Model) error {
 	for _, m := range known {
 		if !slices.ContainsFunc(shown, func(other *models.Model) bool { return other.Name == m.Name }) {
 			return fmt.Errorf("ingress does not know the model %s: run `make generate`", m.Name)
+		}
+	}
+	return s.checkWaking(ingress, known)
+}
+
+// checkWaking wants ingress to wake the Services that requests need, by a path that they answer without an event.
+func (s System) checkWaking(ingress *servingv1.Service, known []*models.Model) error {
+	const route = "http://%s.%s.svc.cluster.local/health/liveness"
+	address := setting(ingress.Spec.Template.Spec.Containers[0], "WAKE_URL")
+	for _, m := range known {
+		t := find[*eventingv1.Trigger](s, m.Name)
+		if t == nil {
+			continue // which has been said
+		}
+		subscriber := s.destination(&t.Spec.Subscriber)
+		if subscriber == nil {
+			continue // which has been said, too
+		}
+		want := fmt.Sprintf(route, subscriber.Name, subscriber.Namespace)
+		if woken := strings.ReplaceAll(address, "{model}", m.Name); woken != want {
+			return fmt.Errorf("ingress wakes %q for the model %s; want %s", woken, m.Name, want)
 		}
 	}
 	return nil

@@ -29,6 +29,7 @@ var definitions = map[string]string{
 	"knative.dev/eventing-rabbitmq":                   "config/broker/300-*.yaml",
 	"github.com/rabbitmq/messaging-topology-operator": "config/crd/bases/*.yaml",
 	"github.com/rabbitmq/cluster-operator/v2":         "config/crd/bases/*.yaml",
+	"sigs.k8s.io/gateway-api":                         "config/crd/standard/*.yaml",
 }
 
 // schema is what the API server holds a kind of objects to, before any webhook sees one.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc"
+	"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc/filters"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
@@ -91,6 +92,10 @@ const (
 	pingTimeout = 20 * time.Second
 )
 
+// IsStatus chooses the calls that ask how a model stands. They are neither traced nor measured: most are probes, which come every
+// few seconds, and each would be a trace.
+var IsStatus = filters.MethodName("GetModelStatus")
+
 // Client calls one model server, or several behind one name. It is safe for concurrent use.
 type Client struct {
 	conn    *grpc.ClientConn
@@ -111,7 +116,7 @@ func Dial(target string, opts ...grpc.DialOption) (*Client, error) {
 	reconnect.MaxDelay = reconnectDelay
 	all := append([]grpc.DialOption{
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithStatsHandler(otelgrpc.NewClientHandler()),
+		grpc.WithStatsHandler(otelgrpc.NewClientHandler(otelgrpc.WithFilter(filters.Not(IsStatus)))),
 		grpc.WithDefaultServiceConfig(`{"loadBalancingConfig":[{"round_robin":{}}]}`),
 		grpc.WithDisableServiceConfig(), // nobody's DNS TXT records configure us
 		grpc.WithConnectParams(grpc.ConnectParams{Backoff: reconnect, MinConnectTimeout: connectTimeout}),

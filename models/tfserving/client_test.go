@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -336,4 +338,29 @@ func TestMetadataThatMakesNoSenseIsAnError(t *testing.T) {
 			require.ErrorIs(t, err, tfserving.ErrAnswer)
 		})
 	}
+}
+
+func TestAGatewayWithoutTheRouteIsAServerThatIsAway(t *testing.T) {
+	t.Parallel()
+	var protocols http.Protocols
+	protocols.SetUnencryptedHTTP2(true)
+	gateway := httptest.NewUnstartedServer(http.NotFoundHandler())
+	gateway.Config.Protocols = &protocols
+	gateway.Start()
+	t.Cleanup(gateway.Close)
+	c, err := tfserving.Dial(gateway.Listener.Addr().String())
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, c.Close()) })
+	_, err = c.Status(t.Context(), tfserving.Spec{Model: "net"})
+	require.ErrorIs(t, err, tfserving.ErrUnavailable)
+}
+
+func TestAMethodThatAServerDoesNotHaveIsNoServerThatIsAway(t *testing.T) {
+	t.Parallel()
+	c := dial(t, &server{status: func(*serving.GetModelStatusRequest) (*serving.GetModelStatusResponse, error) {
+		return nil, status.Error(codes.Unimplemented, "method GetModelStatus not implemented")
+	}})
+	_, err := c.Status(t.Context(), tfserving.Spec{Model: "net"})
+	require.NotErrorIs(t, err, tfserving.ErrUnavailable)
+	require.Equal(t, codes.Unimplemented, status.Code(err))
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -32,6 +33,11 @@ func wrap(doing string, s Spec, err error) error {
 		kind = ErrNotFound
 	case codes.Unavailable:
 		kind = ErrUnavailable
+	case codes.Unimplemented:
+		if !noRoute(err) {
+			return fmt.Errorf("%s %s: %w", doing, s, err)
+		}
+		kind = ErrUnavailable
 	case codes.DeadlineExceeded:
 		kind = context.DeadlineExceeded
 	case codes.Canceled:
@@ -40,4 +46,11 @@ func wrap(doing string, s Spec, err error) error {
 		return fmt.Errorf("%s %s: %w", doing, s, err)
 	}
 	return fmt.Errorf("%s %s: %w: %w", doing, s, kind, err)
+}
+
+// noRoute says whether it was no model server that answered, but a gateway before it, which knows no such place: HTTP's 404. The
+// route of a server that was just deployed is made when the server is ready. gRPC makes one code of that and of a method that a
+// server does not have, and only the text tells them apart.
+func noRoute(err error) bool {
+	return strings.HasPrefix(status.Convert(err).Message(), "unexpected HTTP status code received from server: 404")
 }

@@ -39,12 +39,15 @@ type network struct {
 	buffers   sync.Pool // of *[]byte, one batch's tensor each
 }
 
+// specOf is how a model's server knows it.
+func specOf(m *models.Model) tfserving.Spec {
+	return tfserving.Spec{Model: m.Serving.Model, Version: m.Serving.Version, Label: m.Serving.Label, Signature: m.Serving.Signature}
+}
+
 func newNetwork(m *models.Model, p Predictor, in *instruments, log *slog.Logger) *network {
 	n := &network{
-		model: m,
-		spec: tfserving.Spec{
-			Model: m.Serving.Model, Version: m.Serving.Version, Label: m.Serving.Label, Signature: m.Serving.Signature,
-		},
+		model:     m,
+		spec:      specOf(m),
 		predictor: p,
 		in:        in,
 		outage:    outage{log: log.With("model", m.Name)},

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"math"
 	"net/http"
 	"strings"
@@ -185,7 +186,7 @@ func TestAnAnswerWhoseRequesterIsGoneIsDropped(t *testing.T) {
 	require.Equal(t, map[string]int64{"unroutable": 1}, w.outcomes())
 }
 
-func TestReadinessIsTheModelServers(t *testing.T) {
+func TestWhetherDeliveriesAreAnsweredIsTheModelServers(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
 		name     string
@@ -203,11 +204,16 @@ func TestReadinessIsTheModelServers(t *testing.T) {
 			t.Parallel()
 			p := &predictor{status: func() ([]tfserving.VersionStatus, error) { return tt.versions, tt.err }}
 			w := newWorld(t, worker.Config{Model: newModel(t, pixels), Predictor: p})
-			if err := w.worker.Ready(); tt.want == "" {
+			var log bytes.Buffer
+			worker.Rouse(t.Context(), w.model, p, slog.New(slog.NewTextHandler(&log, nil)))
+			if err := w.worker.Served(); tt.want == "" {
 				require.NoError(t, err)
+				require.Contains(t, log.String(), "the model server serves the model")
 			} else {
 				require.ErrorContains(t, err, tt.want)
+				require.Contains(t, log.String(), tt.want)
 			}
+			require.NoError(t, w.worker.Ready(), "whether they are taken is not")
 		})
 	}
 }

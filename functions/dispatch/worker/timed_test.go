@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"strings"
@@ -344,7 +345,7 @@ func TestStopRefusesWhatDoesNotFinishInTime(t *testing.T) {
 	})
 }
 
-func TestReadinessIsAskedForWhenItIsOld(t *testing.T) {
+func TestTheModelServerIsAskedWhenWhatIsKnownIsOld(t *testing.T) {
 	t.Parallel()
 	bubble(t, "", func(t *testing.T, m *models.Model) {
 		t.Helper()
@@ -363,11 +364,85 @@ func TestReadinessIsAskedForWhenItIsOld(t *testing.T) {
 			{time.Millisecond, true, 3},
 		} {
 			time.Sleep(step.after)
-			require.Equal(t, step.ready, w.worker.Ready() == nil)
+			require.Equal(t, step.ready, w.worker.Served() == nil)
 			require.Equal(t, step.asked, p.calls.Load())
 			state.State = 30
 		}
 	})
+}
+
+func TestADeliveryIsTakenBeforeTheModelServerIsThereAndAnsweredThen(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name    string
+		starts  time.Duration // how long the model server takes
+		timeout time.Duration // how long a delivery is held
+		until   time.Duration // the event's deadline
+		status  []int         // of the deliveries, one after the other
+		answers bool
+	}{
+		{"in a moment", 2 * time.Second, time.Minute, 30 * time.Second, []int{204}, true},
+		{"within the deadline", 28 * time.Second, time.Minute, 30 * time.Second, []int{204}, true},
+		{"after the deadline", time.Hour, time.Minute, 30 * time.Second, []int{204}, false},
+		{"after minutes, which who does not wait has", 3 * time.Minute, time.Minute, 15 * time.Minute, []int{503, 503, 503, 204}, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			bubble(t, "", func(t *testing.T, m *models.Model) {
+				t.Helper()
+				there := time.Now().Add(tt.starts)
+				away := fmt.Errorf("%w: connection refused", tfserving.ErrUnavailable)
+				p := &predictor{
+					predict: func(ctx context.Context, in tfserving.Tensor) (tfserving.Tensor, error) {
+						if time.Now().Before(there) {
+							return tfserving.Tensor{}, away
+						}
+						return network(ctx, in)
+					},
+					status: func() ([]tfserving.VersionStatus, error) { return nil, away },
+				}
+				w := newWorld(t, worker.Config{Model: m, Predictor: p, Timeout: tt.timeout})
+				require.NoError(t, w.worker.Ready())
+				require.ErrorIs(t, w.worker.Served(), tfserving.ErrUnavailable)
+				r := w.event(picture(t, 1))
+				r.Deadline = time.Now().Add(tt.until)
+				for _, status := range tt.status {
+					held := w.begin(w.request(r))
+					synctest.Wait()
+					require.Empty(t, held, "it is held")
+					require.Equal(t, status, <-held)
+				}
+				require.Len(t, w.replies, 1)
+				got := <-w.replies
+				require.Equal(t, tt.answers, got.Answer != nil, "%v", got.Problem)
+			})
+		})
+	}
+}
+
+func TestRousingAModelServerWaitsForItAMinuteAtMost(t *testing.T) {
+	t.Parallel()
+	bubble(t, "", func(t *testing.T, m *models.Model) {
+		t.Helper()
+		var log bytes.Buffer
+		began := time.Now()
+		worker.Rouse(t.Context(), m, hanging{}, slog.New(slog.NewTextHandler(&log, nil)))
+		require.Equal(t, time.Minute, time.Since(began))
+		require.Contains(t, log.String(), "batches will wait for it")
+		log.Reset()
+		ended, end := context.WithCancel(t.Context())
+		end()
+		worker.Rouse(ended, m, hanging{}, slog.New(slog.NewTextHandler(&log, nil)))
+		require.Empty(t, log.String(), "a dispatch that is told to end has nothing to say of it")
+	})
+}
+
+// hanging is a model server that is being started.
+type hanging struct{ worker.Predictor }
+
+func (hanging) Status(ctx context.Context, _ tfserving.Spec) ([]tfserving.VersionStatus, error) {
+	<-ctx.Done()
+	return nil, ctx.Err()
 }
 
 func TestABatchIsLinkedToEachOfItsItems(t *testing.T) {

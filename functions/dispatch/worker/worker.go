@@ -102,7 +102,7 @@ type Worker struct {
 	gate     *gate
 	decoding chan struct{} // one token a picture
 	tensors  sync.Pool     // of *[]byte, one item's tensor each
-	ready    readiness
+	served   served
 }
 
 // New makes a Worker. Stop ends it.

@@ -183,7 +183,7 @@ func TestAnAnswerSaysWhereItCameFromAndWhereTheTimeWent(t *testing.T) {
 	require.Equal(t, "net", spec.GetName())
 	require.Equal(t, "pixels", spec.GetSignatureName())
 	require.Equal(t, []string{"probabilities"}, server.last.GetOutputFilter())
-	require.NoError(t, w.worker.Ready())
+	require.NoError(t, w.worker.Served())
 }
 
 func TestTheNetworkGetsItsInputInTheFormItWants(t *testing.T) {
@@ -249,7 +249,7 @@ func TestTheTraceGoesFromTheEventToTheModelServerAndBack(t *testing.T) {
 func TestAProbeIsNoTrace(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worker.Config{Model: newModel(t, pixels), Predictor: (&modelServer{predict: network}).dial(t)})
-	require.NoError(t, w.worker.Ready())
+	require.NoError(t, w.worker.Served())
 	for _, s := range spans.Ended() {
 		require.NotContains(t, s.Name(), "GetModelStatus")
 	}

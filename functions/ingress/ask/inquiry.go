@@ -103,7 +103,8 @@ type inquiry struct {
 	waiter *reply.Waiter
 }
 
-// examine validates a question: which models it is for, and what its picture is.
+// examine validates a question: which models it is for, and what its picture is. The models of a valid one are woken, since
+// from here on there is only a little to do until their events are sent.
 func (s *Service) examine(q Question) ([]*models.Model, picture.Info, *problem.Details) {
 	asked, rejection := s.resolve(q.Models)
 	if rejection != nil {
@@ -116,6 +117,7 @@ func (s *Service) examine(q Question) ([]*models.Model, picture.Info, *problem.D
 	if err != nil {
 		return nil, picture.Info{}, badPicture(err, s.cfg.Limits)
 	}
+	s.wake(asked)
 	return asked, info, nil
 }
 
@@ -174,13 +176,21 @@ func abandon(inquiries []inquiry) {
 	}
 }
 
-// Check says, without asking anything, whether a question may name these models: nil, or what Ask would say. It is for
-// who must spend something before it has the picture.
-func (s *Service) Check(named []string) error {
-	if _, rejection := s.resolve(named); rejection != nil {
+// Expect says, before there is a picture, whether a question may name these models: nil, or what Ask would say. It is for who
+// must spend something to have the picture; the models get up meanwhile.
+func (s *Service) Expect(named []string) error {
+	asked, rejection := s.resolve(named)
+	if rejection != nil {
 		return rejection
 	}
+	s.wake(asked)
 	return nil
+}
+
+func (s *Service) wake(asked []*models.Model) {
+	for _, m := range asked {
+		s.cfg.Wake(m.Name)
+	}
 }
 
 // resolve finds the models by their names, each once, in the order asked.

@@ -49,6 +49,10 @@ type Config struct {
 	// most. A broker that is short of memory does not say so: it answers nothing until it has memory. Default: it is never known.
 	Blocked func(context.Context) error
 
+	// Wake is told of each model that is about to be asked, before anything is sent, so that it can get up meanwhile. It must
+	// return at once, and may be called at any time. Default: nobody is told.
+	Wake func(model string)
+
 	// HTTPClient talks to the broker. The default follows no redirect, uses no proxy and keeps connections.
 	HTTPClient     *http.Client
 	PendingLimit   int            // most events that wait for their answer, default DefaultPendingLimit
@@ -90,6 +94,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Blocked == nil {
 		c.Blocked = func(context.Context) error { return nil }
+	}
+	if c.Wake == nil {
+		c.Wake = func(string) {}
 	}
 	if c.NewID == nil {
 		c.NewID = func() string { return uuid.Must(uuid.NewV7()).String() }

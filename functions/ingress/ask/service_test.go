@@ -836,12 +836,12 @@ func counted(t *testing.T, key [3]string) int64 {
 	return n
 }
 
-func TestCheckNamesAreThoseThatAskTakes(t *testing.T) {
+func TestNamesThatAreExpectedAreThoseThatAskTakes(t *testing.T) {
 	t.Parallel()
 	b := start(t, nil)
-	require.NoError(t, b.Check([]string{"cat", "hen", "cat"}))
-	requireProblem(t, b.Check(nil), CodeNoModel, 400)
-	requireProblem(t, b.Check([]string{"cat", "cta"}), CodeUnknownModel, 404)
+	require.NoError(t, b.Expect([]string{"cat", "hen", "cat"}))
+	requireProblem(t, b.Expect(nil), CodeNoModel, 400)
+	requireProblem(t, b.Expect([]string{"cat", "cta"}), CodeUnknownModel, 404)
 }
 
 // cheap is a broker that costs as little as can be: it looks at the attributes that it needs and not at the picture.

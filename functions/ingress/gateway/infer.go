@@ -251,7 +251,7 @@ func (g *gateway) fetched(ctx context.Context, q ask.Question, address string) (
 	if g.Fetcher == nil {
 		return q, nil, noFetching()
 	}
-	if err := g.Service.Check(q.Models); err != nil {
+	if err := g.Service.Expect(q.Models); err != nil {
 		return q, nil, problem.From(err) // before anything is fetched for nothing
 	}
 	hold := g.memory.take(g.MaxBytes)

@@ -514,7 +514,7 @@ func TestAScreenReaderIsToldWhatEverythingIs(t *testing.T) {
 	for _, want := range []pagetest.Node{
 		{Role: "RootWebArea", Name: "Ebb · Ask a picture"},
 		{Role: "banner"},
-		{Role: "navigation", Name: "For programs"},
+		{Role: "navigation", Name: "More"},
 		{Role: "link", Name: "Skip to the answers"},
 		{Role: "main"},
 		{Role: "heading", Name: "Ask a picture."},

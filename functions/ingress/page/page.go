@@ -52,6 +52,7 @@ type Fetcher interface {
 type Config struct {
 	Asker        Asker
 	Fetcher      Fetcher
+	Networks     Networks     // whose versions come from a source; nil: there is no page about them
 	MaxBytes     int64        // largest picture, in bytes; 0 is DefaultMaxBytes
 	SuggestedURL string       // an example for the address field; empty offers none
 	Logger       *slog.Logger // what should not have happened; nil is slog.Default()
@@ -87,6 +88,10 @@ func New(c Config) http.Handler {
 	mux.HandleFunc("GET "+requestsPath+"{id}", h.collect)
 	mux.HandleFunc("POST "+requestsPath+"{id}", h.forget)
 	mux.HandleFunc(requestsPath+"{id}", notAllowed("GET, HEAD, POST"))
+	if c.Networks != nil {
+		mux.HandleFunc("GET "+modelsPath, h.models)
+		mux.HandleFunc(modelsPath, notAllowed("GET, HEAD"))
+	}
 	mux.HandleFunc("GET "+assetsPath+"{hash}/{name}", serveAsset)
 	mux.HandleFunc("GET "+assetsPath, notFound)
 	mux.HandleFunc(assetsPath, notAllowed("GET, HEAD"))

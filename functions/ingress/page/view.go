@@ -36,6 +36,7 @@ type whole struct {
 	MaxSize      string
 	SuggestedURL string
 	URL          string
+	Models       string // the address of the page about networks; empty: there is none
 	Choices      []choice
 	Picture      template.URL // the picture that was sent; empty: none
 	Answers      section      // what the page shows first
@@ -131,6 +132,9 @@ func (h *handler) page(s submission, answers section) whole {
 		Choices:      h.choices(s.models),
 		Picture:      preview(s.picture),
 		Answers:      answers,
+	}
+	if h.Networks != nil {
+		p.Models = modelsPath
 	}
 	p.Sections = h.sections(p.Choices)
 	return p

@@ -25,11 +25,14 @@ import (
 	"os/signal"
 	"runtime/debug"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
 	"github.com/sethvargo/go-envconfig"
 )
+
+const scope = "github.com/ebb-inference/ebb/functions/internal/app"
 
 // App is one running function.
 type App struct {
@@ -39,6 +42,8 @@ type App struct {
 	Lookup  envconfig.Lookuper // where configuration comes from: the environment, or a map in tests
 	// Telemetry is what the function measures; Main starts and stops it. Without it (in tests) nothing is exported.
 	Telemetry *Telemetry
+
+	ready sync.Once // see Ready
 }
 
 // stopTelemetryWithin bounds the last export, so that a collector that is down cannot hold up an exit.

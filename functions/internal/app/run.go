@@ -11,7 +11,7 @@ import (
 	"github.com/ebb-inference/ebb/events/problem"
 )
 
-// Function is what a function serves once it has what it needs.
+// Function is what a function serves once it has what it needs, and is ready.
 type Function struct {
 	Handler http.Handler
 	Health  *Health                     // which Handler has at /health/
@@ -40,7 +40,7 @@ func (a *App) Run(ctx context.Context, c HTTP, o ServeOptions, start func(contex
 		f, err := start(running)
 		if err == nil {
 			made.Store(f)
-			a.Logger.Info("started")
+			a.Ready()
 		} else {
 			cancel()
 		}

@@ -315,6 +315,17 @@ func refused(version int64) func(rollout.State) bool {
 	}
 }
 
+// page is what the page about networks says.
+func (p *place) page(t *testing.T) string {
+	t.Helper()
+	resp, err := http.Get(p.url + "/home/models")
+	require.NoError(t, err)
+	defer func() { _ = resp.Body.Close() }()
+	body, err := io.ReadAll(resp.Body)
+	require.NoError(t, err)
+	return strings.ReplaceAll(string(body), "&nbsp;", "\u00a0")
+}
+
 // operate runs the operator's tool.
 func (p *place) operate(t *testing.T, args ...string) string {
 	t.Helper()
@@ -360,6 +371,11 @@ func TestANetworkKeepsItselfCurrentAndNoQuestionFails(t *testing.T) {
 			s = p.until(t, "a version that cannot be loaded is refused", refused(6))
 			require.Contains(t, s.Refused[3].Reason, "the model server cannot load it")
 			require.EqualValues(t, 2, s.Serving)
+
+			shown := p.page(t)
+			for _, text := range []string{"Version\u00a02</strong> serves", "Version\u00a03 refused", "it is not what SHA256SUMS says", "and v1 is known"} {
+				require.Contains(t, shown, text)
+			}
 
 			out := p.operate(t, "rollback", mirror.Plain)
 			require.Contains(t, out, "version 1 since")

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/ebb-inference/ebb/functions/ingress/ask"
 )
@@ -14,11 +15,12 @@ import (
 // that was accepted, when it was collected, in one of Collected, Told, Lost and Wrong.
 type Account struct {
 	Sent     int
-	Answered int            // rightly, at once
-	Accepted int            // to be collected
-	Problems map[string]int // answered 5xx and why, by the problem's code
-	Broken   int            // how often a connection broke before there was an answer; the request is sent again
-	Break    string         // how one broke last
+	Answered int             // rightly, at once
+	Took     []time.Duration // until each of those; the order is nobody's
+	Accepted int             // to be collected
+	Problems map[string]int  // answered 5xx and why, by the problem's code
+	Broken   int             // how often a connection broke before there was an answer; the request is sent again
+	Break    string          // how one broke last
 
 	Collected int // answered rightly, later
 	Told      int // that there will be no answer: a dead letter
@@ -55,7 +57,7 @@ func (a *Account) lost(r request, why string) {
 }
 
 // sort puts a final response to a request into the account.
-func (a *Account) sort(r request, resp *response) {
+func (a *Account) sort(r request, resp *response, took time.Duration) {
 	p := problemOf(resp)
 	switch {
 	case resp.status == http.StatusOK:
@@ -64,6 +66,7 @@ func (a *Account) sort(r request, resp *response) {
 			return
 		}
 		a.Answered++
+		a.Took = append(a.Took, took)
 	case resp.status >= 500 && p != nil && p.Code() != "":
 		a.Problems[p.Code()]++
 	default:

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"sync"
 	"time"
 
@@ -163,9 +164,10 @@ func (l *Load) ask(ctx context.Context, number int, later bool) {
 		return
 	}
 	r := request{Question: question, number: number}
+	began := time.Now()
 	var resp *response
 	for range tries { // its key makes sending it again harmless
-		resp, err = l.do(ctx, http.MethodPost, "/v1/infer?model="+r.Model, r.Picture, header)
+		resp, err = l.do(ctx, http.MethodPost, "/v1/infer?model="+url.QueryEscape(r.Model), r.Picture, header)
 		if err == nil && !l.isGateways(resp) {
 			break
 		}
@@ -178,6 +180,7 @@ func (l *Load) ask(ctx context.Context, number int, later bool) {
 			break
 		}
 	}
+	took := time.Since(began)
 	l.note(func(a *Account) {
 		a.Sent++
 		switch {
@@ -188,7 +191,7 @@ func (l *Load) ask(ctx context.Context, number int, later bool) {
 			r.path = resp.header.Get("Location")
 			l.accepted = append(l.accepted, r)
 		default:
-			a.sort(r, resp)
+			a.sort(r, resp, took)
 		}
 	})
 }

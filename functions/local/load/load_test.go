@@ -108,7 +108,8 @@ func TestEveryResponseIsInTheAccountAsWhatItIs(t *testing.T) {
 			require.Len(t, got.Lost, tc.lost, "%s", got.Lost)
 			require.Len(t, got.Wrong, tc.bad, "%s", got.Wrong)
 			require.Equal(t, got.Broken > 0, got.Break != "")
-			got.Lost, got.Wrong, got.Break = nil, nil, ""
+			require.Len(t, got.Took, tc.want.Answered)
+			got.Lost, got.Wrong, got.Break, got.Took = nil, nil, "", nil
 			tc.want.Sent = 1
 			require.Equal(t, tc.want, got)
 		})

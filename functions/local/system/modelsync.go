@@ -17,6 +17,7 @@ import (
 	"github.com/ebb-inference/ebb/models/source"
 	"github.com/ebb-inference/ebb/models/source/folder"
 	"github.com/ebb-inference/ebb/models/source/index"
+	"github.com/ebb-inference/ebb/models/source/tfs"
 	"github.com/ebb-inference/ebb/models/store"
 	"github.com/ebb-inference/ebb/models/tfserving"
 )
@@ -33,8 +34,11 @@ const (
 
 // sources are the kinds of sources here. Clouds' own are for clusters: their libraries would make a first start slow.
 func sources() source.Openers {
-	web := index.Opener(index.Options{})
-	return source.Openers{"file": folder.Opener(folder.Options{}), "http": web, "https": web}
+	openers := source.Openers{folder.Scheme: folder.Opener(folder.Options{})}
+	for _, scheme := range index.Schemes {
+		openers[scheme] = index.Opener(index.Options{})
+	}
+	return openers
 }
 
 // startModelSync keeps the networks that have a source current, with a schedule of its own in place of a PingSource.
@@ -91,7 +95,7 @@ func (s *System) rollouts(c Config, networks []*models.Network, loader store.Loa
 		config := rollout.Config{
 			Network: n, Target: target, Records: syncfolder.NewRecords(c.Networks, n.Name), Whole: true,
 			Open: func(ctx context.Context) (source.Source, error) {
-				return openers.Open(ctx, n.Source.URL, source.Limits{})
+				return tfs.Open(ctx, openers, n.Source.URL, n.Source.Files, source.Limits{})
 			},
 			Fetch: fetcher.Fetch, Holder: replica, Dir: scratch, Notify: tell.For(n), Logger: c.Logger,
 		}

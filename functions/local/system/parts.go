@@ -32,7 +32,7 @@ import (
 
 // startModelServer serves the networks that the models name, and says at which address and by which loader.
 func (s *System) startModelServer(ctx context.Context, c Config, m manifests) (string, store.Loader[server.Network], error) {
-	networks, err := networks(c.Networks, m)
+	needed, err := needed(c.Networks, m)
 	if err != nil {
 		return "", nil, err
 	}
@@ -45,7 +45,7 @@ func (s *System) startModelServer(ctx context.Context, c Config, m manifests) (s
 	if err != nil {
 		return "", nil, err
 	}
-	ms, err := server.New(server.Config{Base: c.Networks, Loader: loader, Models: networks, Logger: c.Logger})
+	ms, err := server.New(server.Config{Base: c.Networks, Loader: loader, Models: needed, Logger: c.Logger})
 	if err != nil {
 		_ = ln.Close() // nothing was served on it
 		return "", nil, fmt.Errorf("model server: %w", err)
@@ -54,8 +54,8 @@ func (s *System) startModelServer(ctx context.Context, c Config, m manifests) (s
 	return ln.Addr().String(), loader, nil
 }
 
-// networks lists what the models need, each network once. One that has a source need not be there yet.
-func networks(base string, m manifests) ([]store.Model, error) {
+// needed lists what the models need, each network once. One that has a source need not be there yet.
+func needed(base string, m manifests) ([]store.Model, error) {
 	var list []store.Model
 	var missing []error
 	for _, model := range m.models {
@@ -199,7 +199,7 @@ func (s *System) startInside(ctx context.Context, h http.Handler) (err error) {
 
 // public is what people and programs outside see. On a person's own machine that has modelsync in it, which in a cluster
 // nobody outside reaches.
-func public(c Config, service *ask.Service, health *app.Health, fetcher gateway.Fetcher, sync http.Handler) http.Handler {
+func public(c Config, service *ask.Service, health *app.Health, fetcher gateway.Fetcher, sync http.Handler, known page.Networks) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle(modelsync.Path, sync)
 	mux.Handle(modelsync.Path+"/", sync)
@@ -208,7 +208,7 @@ func public(c Config, service *ask.Service, health *app.Health, fetcher gateway.
 	}
 	mux.Handle("/", gateway.New(gateway.Config{
 		Service: service, Fetcher: fetcher, Callbacks: callback.Handler(service, c.Logger), Health: health, Version: c.Version, Logger: c.Logger,
-		Page: page.New(page.Config{Asker: service, Fetcher: fetcher, MaxBytes: gateway.DefaultMaxBytes, SuggestedURL: page.ExampleURL, Logger: c.Logger}),
+		Page: page.New(page.Config{Asker: service, Fetcher: fetcher, Networks: known, MaxBytes: gateway.DefaultMaxBytes, SuggestedURL: page.ExampleURL, Logger: c.Logger}),
 	}))
 	return mux
 }

@@ -24,6 +24,7 @@ import (
 	"github.com/ebb-inference/ebb/functions/dispatch/worker"
 	"github.com/ebb-inference/ebb/functions/ingress/ask"
 	"github.com/ebb-inference/ebb/functions/ingress/fetch"
+	"github.com/ebb-inference/ebb/functions/ingress/networks"
 	"github.com/ebb-inference/ebb/functions/internal/app"
 	"github.com/ebb-inference/ebb/functions/modelserver/server"
 	"github.com/ebb-inference/ebb/models/store"
@@ -160,7 +161,7 @@ func Start(ctx context.Context, c Config) (_ *System, err error) {
 	}
 	mux.Handle("/"+modelSyncName+"/", http.StripPrefix("/"+modelSyncName, sync))
 	s.health = app.NewHealth(func() error { return ready(b, service, workers) })
-	s.public = public(c, service, s.health, fetcher, sync)
+	s.public = public(c, service, s.health, fetcher, sync, networks.New(s.inside(modelSyncName)))
 	mux.Handle("/"+ingressName+"/", http.StripPrefix("/"+ingressName, s.public)) // for callbacks; a delivery before that comes again
 	return s, waitUntil(ctx, func() error { return ready(b, service, workers) }, c.Logger)
 }
@@ -169,7 +170,7 @@ func Start(ctx context.Context, c Config) (_ *System, err error) {
 func ready(b broker, service *ask.Service, workers []*worker.Worker) error {
 	errs := []error{b.ready(), service.Ready()}
 	for _, w := range workers {
-		if err := w.Ready(); err != nil {
+		if err := errors.Join(w.Ready(), w.Served()); err != nil {
 			errs = append(errs, fmt.Errorf("%s%s: %w", dispatchPrefix, w.Model.Name, err))
 		}
 	}

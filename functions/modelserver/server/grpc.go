@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"runtime/debug"
+	"sync"
 	"time"
 
 	"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc"
@@ -39,7 +40,7 @@ const (
 func (s *Server) newGRPC() *grpc.Server {
 	g := grpc.NewServer(
 		// Probes would bury the traces of requests.
-		grpc.StatsHandler(otelgrpc.NewServerHandler(otelgrpc.WithFilter(filters.Not(filters.HealthCheck())))),
+		grpc.StatsHandler(otelgrpc.NewServerHandler(otelgrpc.WithFilter(filters.None(filters.HealthCheck(), tfserving.IsStatus)))),
 		grpc.UnaryInterceptor(s.recoverPanic),
 		grpc.StreamInterceptor(s.endStreams),
 		grpc.MaxRecvMsgSize(tfserving.MaxMessageBytes),
@@ -95,6 +96,7 @@ func (s endingStream) Context() context.Context { return s.ctx }
 // watch keeps the health service in line with the store.
 func (s *Server) watch() {
 	known := map[string]bool{}
+	loaded := sync.OnceFunc(s.cfg.Loaded)
 	for {
 		changed := s.store.Changed()
 		set := func(service string, serves bool) {
@@ -110,7 +112,11 @@ func (s *Server) watch() {
 		for name := range known {
 			set(name, s.store.Available(name))
 		}
-		set("", s.Ready() == nil)
+		ready := s.Ready() == nil
+		set("", ready)
+		if ready {
+			loaded()
+		}
 		select {
 		case <-changed:
 		case <-s.quit:

@@ -62,6 +62,7 @@ type Config struct {
 	MaxCalls     int                   // predictions under way or waiting; more are UNAVAILABLE; default DefaultMaxCalls
 	Timeout      time.Duration         // of a prediction whose caller has set no shorter one; default DefaultTimeout
 	Logger       *slog.Logger          // default slog.Default()
+	Loaded       func()                // called once, when everything is loaded for the first time; default: nobody wants to know
 }
 
 // Server serves models by gRPC and by REST.
@@ -96,6 +97,9 @@ func New(cfg Config) (*Server, error) {
 	}
 	if cfg.Timeout <= 0 {
 		cfg.Timeout = DefaultTimeout
+	}
+	if cfg.Loaded == nil {
+		cfg.Loaded = func() {}
 	}
 	m, err := newMetrics()
 	if err != nil {

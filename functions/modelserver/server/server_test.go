@@ -234,6 +234,21 @@ func TestAVersionThatCannotBeLoadedLeavesTheOldOneAndSaysWhy(t *testing.T) {
 	require.Eventually(t, func() bool { return status()[0].Version == 2 && status()[0].Available() }, patience, interval)
 }
 
+func TestThatEverythingIsLoadedIsSaidOnce(t *testing.T) {
+	t.Parallel()
+	loaded := make(chan struct{}, 8)
+	fx := serveAffine(t, func(c *server.Config) { c.Loaded = func() { loaded <- struct{}{} } })
+	<-loaded
+	require.NoError(t, fx.Ready())
+	onnxtest.Publish(t, fx.base, "affine", 2, onnxtest.Affine(2, 3, 0))
+	require.Eventually(t, func() bool {
+		all, err := fx.client.Status(t.Context(), tfserving.Spec{Model: "affine"})
+		return err == nil && all[0].Version == 2 && all[0].Available()
+	}, patience, interval)
+	require.NoError(t, fx.Stop(t.Context())) // nobody watches any more
+	require.Empty(t, loaded)
+}
+
 func TestStopFinishesCallsUnderWay(t *testing.T) {
 	t.Parallel()
 	entered, release := make(chan struct{}), make(chan struct{})

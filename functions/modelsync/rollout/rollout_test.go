@@ -246,24 +246,25 @@ func TestALookThatHasNoTimeLeftIsGoneOnWith(t *testing.T) {
 func TestWhereverAProcessDiesTheNextOneEndsWhatItBegan(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
-		name string
-		is   version
-		want func(t *testing.T, w *world, s rollout.State)
+		name   string
+		is     version
+		counts func(w *world) // while time passes
+		want   func(t *testing.T, w *world, s rollout.State)
 	}{
-		{"a good version", good, func(t *testing.T, w *world, s rollout.State) {
+		{"a good version", good, nil, func(t *testing.T, w *world, s rollout.State) {
 			t.Helper()
 			require.EqualValues(t, 2, s.Serving)
 			require.EqualValues(t, 1, s.Previous)
 			require.Empty(t, s.Refused)
 			require.Equal(t, map[int64]int{2: 100}, w.traffic)
 		}},
-		{"a worse version", version{bright: 0.1, width: 2}, func(t *testing.T, w *world, s rollout.State) {
-			t.Helper()
-			require.EqualValues(t, 1, s.Serving)
-			require.Len(t, s.Refused, 1)
-			require.Equal(t, map[int64]int{1: 100}, w.traffic)
-			require.Empty(t, w.mostly)
-		}},
+		{"a worse version", version{bright: 0.1, width: 2}, nil, requireRefused},
+		{"a version that fails with traffic", good, func(w *world) {
+			w.count(1, 90, 10*time.Millisecond, 0)
+			if w.traffic[2] > 0 {
+				w.count(2, 5, 10*time.Millisecond, 5)
+			}
+		}, requireRefused},
 	} {
 		for _, after := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, after=%v", tc.name, after), func(t *testing.T) {
@@ -273,6 +274,9 @@ func TestWhereverAProcessDiesTheNextOneEndsWhatItBegan(t *testing.T) {
 					synctest.Test(t, func(t *testing.T) {
 						w := newWorld(t, 1)
 						w.published[2] = tc.is
+						if tc.counts != nil {
+							w.perTick = func() { tc.counts(w) }
+						}
 						ctx, die := context.WithCancel(t.Context())
 						defer die()
 						first, p := w.mortal("first", fuse, after, die)
@@ -300,6 +304,54 @@ func TestWhereverAProcessDiesTheNextOneEndsWhatItBegan(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// requireRefused wants version 2 refused, never to have had all of the traffic, and version 1 to have it.
+func requireRefused(t *testing.T, w *world, s rollout.State) {
+	t.Helper()
+	require.EqualValues(t, 1, s.Serving)
+	require.Len(t, s.Refused, 1)
+	require.Equal(t, map[int64]int{1: 100}, w.traffic)
+	require.Empty(t, w.mostly)
+}
+
+func TestWhereverAProcessDiesThatTakesAVersionBackTheNextOneEndsIt(t *testing.T) {
+	t.Parallel()
+	for _, after := range []bool{false, true} {
+		t.Run(fmt.Sprintf("after=%v", after), func(t *testing.T) {
+			t.Parallel()
+			for fuse := 1; ; fuse++ {
+				died := false
+				synctest.Test(t, func(t *testing.T) {
+					w := newWorld(t, 1)
+					w.published[2] = good
+					r, _ := w.process("before")
+					require.Equal(t, rollout.RolledOut, look(t, r))
+					ctx, die := context.WithCancel(t.Context())
+					defer die()
+					operator, p := w.mortal("operator", fuse, after, die)
+					_, _ = operator.Rollback(ctx, 0)
+					died = p.dead
+					time.Sleep(time.Minute) // a lease has run out
+					ordered := state(t, r).Order != nil || len(state(t, r).Refused) > 0 || w.traffic[1] == 100
+					_, err := r.Look(t.Context())
+					require.NoError(t, err)
+					if !ordered {
+						return // it died before anybody could know what was wanted
+					}
+					s := state(t, r)
+					require.EqualValues(t, 1, s.Serving, "fuse %d", fuse)
+					require.Nil(t, s.Order)
+					require.Equal(t, map[int64]int{1: 100}, w.traffic)
+					require.Equal(t, rollout.Current, look(t, r), "it stays so")
+				})
+				if !died {
+					require.Greater(t, fuse, 8, "it was killed at many places")
+					return
+				}
+			}
+		})
 	}
 }
 

@@ -25,7 +25,8 @@ type Target interface {
 	// Shift gives the staged candidate so many percent of the traffic. With 100 it is the one that serves, and what served
 	// before is kept beside it.
 	Shift(ctx context.Context, c Candidate, percent int) error
-	// Abandon gives all of the traffic back to what served before, and takes the candidate away.
+	// Abandon gives all of the traffic back to what served before, and takes the candidate away, whether it has been staged, has
+	// some of the traffic, or all of it and is not settled.
 	Abandon(ctx context.Context, c Candidate) error
 	// Return makes a version serve again that did before, at once. ErrGone when it is not kept any more.
 	Return(ctx context.Context, version int64) error
