@@ -62,7 +62,7 @@ func ready(kind string) command.Command {
 
 // writeConfig copies config and says in the copy what is this Ebb's own, so that the project's files stay as they are.
 func (c cloud) writeConfig(f files) error {
-	yours := fmt.Sprintf("account=%s\nmodels=%s\ndomain=%s\naddress=%s\ncertificates=%s\n", c.modelsReader(), c.models(), c.domain, c.name, c.name)
+	yours := fmt.Sprintf("account=%s\nmodelsync=%s\nmodels=%s\ndomain=%s\naddress=%s\ncertificates=%s\n", c.modelsReader(), c.modelsync(), c.models(), c.domain, c.name, c.name)
 	file := filepath.Join(f.config(), overlay, "gke.env")
 	if c.runner.DryRun {
 		c.runner.Say("%s is a copy of config, with this in %s/gke.env:\n%s", f.config(), overlay, yours)

@@ -54,6 +54,10 @@ func (s settings) nodesName() string    { return s.name + "-nodes" }
 func (s settings) modelsName() string   { return s.name + "-models" }
 func (s settings) nodes() string        { return s.account(s.nodesName()) }
 func (s settings) modelsReader() string { return s.account(s.modelsName()) }
+
+// modelsync is the account that rolls out versions. It is of use with models that name a source; whoever names one makes it.
+func (s settings) modelsync() string { return s.account(s.name + "-modelsync") }
+
 func (s settings) repository() string {
 	return s.region + "-docker.pkg.dev/" + s.project + "/" + s.name
 }
