@@ -153,8 +153,7 @@ func (c *inCluster) Allow(ctx context.Context, name string, version int64) (roll
 	return n.Rollout.Allow(ctx, version)
 }
 
-// Look asks modelsync, through Kubernetes' API. Its Service there is the revision's, which leads to its pod or, when it has
-// none, to Knative's activator, which makes one.
+// Look asks modelsync, through Kubernetes' API and Knative's activator, which makes a pod of it when there is none.
 func (c *inCluster) Look(ctx context.Context, name string) (outcome rollout.Outcome, s rollout.State, err error) {
 	knative, err := versioned.NewForConfig(c.api)
 	if err != nil {
@@ -177,7 +176,7 @@ func (c *inCluster) Look(ctx context.Context, name string) (outcome rollout.Outc
 		return "", s, err
 	}
 	through := &client{
-		base: host.JoinPath("api/v1/namespaces", c.namespace, "services", "http:"+revision+":80", "proxy").String(),
+		base: host.JoinPath("api/v1/namespaces/knative-serving/services/http:activator-service:80/proxy").String(),
 		http: &http.Client{Transport: header{transport, http.Header{
 			"Knative-Serving-Namespace": {c.namespace}, "Knative-Serving-Revision": {revision},
 		}}},

@@ -59,7 +59,7 @@ func api(t *testing.T) *inCluster {
 			LatestReadyRevisionName: "modelsync-00003",
 		}},
 	})
-	mux.HandleFunc("POST /api/v1/namespaces/ebb/services/http:modelsync-00003:80/proxy/v1/networks/cat/look", func(w http.ResponseWriter, r *http.Request) {
+	mux.HandleFunc("POST /api/v1/namespaces/knative-serving/services/http:activator-service:80/proxy/v1/networks/cat/look", func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Knative-Serving-Namespace") != "ebb" || r.Header.Get("Knative-Serving-Revision") != "modelsync-00003" {
 			http.Error(w, "of which revision?", http.StatusBadRequest)
 			return

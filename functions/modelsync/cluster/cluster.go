@@ -39,13 +39,18 @@ type Config struct {
 	Logger      *slog.Logger
 }
 
+// requests is how many a second the API server may be sent. The client's own five make a roll-out wait for seconds at each step.
+const requests = 50
+
 // Networks returns what rolls out each of the networks. Nothing is asked yet.
 func Networks(cfg Config, networks []*models.Network) ([]service.Network, error) {
-	servingClient, err := versioned.NewForConfig(cfg.API)
+	api := rest.CopyConfig(cfg.API)
+	api.QPS, api.Burst = requests, 2*requests
+	servingClient, err := versioned.NewForConfig(api)
 	if err != nil {
 		return nil, fmt.Errorf("client of Knative: %w", err)
 	}
-	kube, err := kubernetes.NewForConfig(cfg.API)
+	kube, err := kubernetes.NewForConfig(api)
 	if err != nil {
 		return nil, fmt.Errorf("client of Kubernetes: %w", err)
 	}

@@ -42,11 +42,12 @@ func (t *Target) until(ctx context.Context, patience time.Duration, watched watc
 	}
 	tick := time.NewTicker(t.cfg.Interval)
 	defer tick.Stop()
-	last := "nothing was answered"
+	last, began := "nothing was answered", time.Now()
 	for {
 		waiting, err := look(within)
 		switch {
 		case err == nil && waiting == "":
+			t.cfg.Logger.DebugContext(ctx, "waited", "duration_ms", time.Since(began).Milliseconds(), "reason", last)
 			return nil
 		case within.Err() != nil: // what a look that was broken off says is of no interest
 		case err != nil:
