@@ -23,6 +23,7 @@ func worksAsTheGuideSays(t *testing.T) {
 	require.True(t, found)
 	section, _, found = strings.Cut(section, "\n### Trying it out\n")
 	require.True(t, found)
+	awaitGone(t)
 	// What the manifests do not say they leave as it is.
 	defer func() {
 		command(t, nil, "kn", "service", "update", "ingress", "-n", namespace, "--traffic", "@latest=100")
