@@ -4,6 +4,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/netip"
 	"os"
@@ -56,22 +57,9 @@ func run(ctx context.Context, a *app.App) error {
 	if err != nil {
 		return fmt.Errorf("environment variable MODELS: %w", err)
 	}
-	api, err := rest.InClusterConfig()
-	if err != nil {
-		return fmt.Errorf("modelsync runs in a cluster, as somebody who may change its Services: %w", err)
-	}
 	registry := oci.New(oci.Options{})
 	defer registry.Close()
-	announcer := &service.Announcer{BrokerURL: c.Broker, Client: http.DefaultClient, Source: "/ebb/modelsync/" + c.Replica, Logger: a.Logger}
-	pictures := fetch.New(fetch.Config{Allow: c.FetchAllow})
-	limits := source.Limits{Bytes: c.MaxBytes}
-	joined, err := cluster.Networks(cluster.Config{
-		API: api, Namespace: c.Namespace, Registry: registry, Repository: c.Repository, MetricsPort: int(c.MetricsPort),
-		Open: func(ctx context.Context, n *models.Network) (source.Source, error) {
-			return open(ctx, n.Source, limits)
-		},
-		Fetch: pictures.Fetch, Notify: announcer.For, Holder: c.Replica, Dir: c.Dir, Logger: a.Logger,
-	}, networks)
+	joined, err := join(c, networks, registry, a.Logger)
 	if err != nil {
 		return err
 	}
@@ -86,4 +74,26 @@ func run(ctx context.Context, a *app.App) error {
 		mux.Handle("/health/", health)
 		return &app.Function{Handler: mux, Health: health, Stop: func(context.Context) error { return nil }}, nil
 	})
+}
+
+// join joins the networks with the cluster that serves them. Where no model names a source there is nothing to join, and modelsync
+// has no account with Kubernetes either.
+func join(c config, networks []*models.Network, registry *oci.Client, log *slog.Logger) ([]service.Network, error) {
+	if len(networks) == 0 {
+		return nil, nil
+	}
+	api, err := rest.InClusterConfig()
+	if err != nil {
+		return nil, fmt.Errorf("modelsync runs in a cluster, as somebody who may change its Services: %w", err)
+	}
+	announcer := &service.Announcer{BrokerURL: c.Broker, Client: http.DefaultClient, Source: "/ebb/modelsync/" + c.Replica, Logger: log}
+	pictures := fetch.New(fetch.Config{Allow: c.FetchAllow})
+	limits := source.Limits{Bytes: c.MaxBytes}
+	return cluster.Networks(cluster.Config{
+		API: api, Namespace: c.Namespace, Registry: registry, Repository: c.Repository, MetricsPort: int(c.MetricsPort),
+		Open: func(ctx context.Context, n *models.Network) (source.Source, error) {
+			return open(ctx, n.Source, limits)
+		},
+		Fetch: pictures.Fetch, Notify: announcer.For, Holder: c.Replica, Dir: c.Dir, Logger: log,
+	}, networks)
 }

@@ -231,7 +231,7 @@ func median(d []time.Duration) time.Duration {
 func answersABurst(t *testing.T) {
 	const requests = 300
 	base := address(t)
-	awaitZero(t)
+	awaitGone(t)
 	began := time.Now()
 	answers, errs := make([]answer, requests), make([]error, requests)
 	var asking sync.WaitGroup

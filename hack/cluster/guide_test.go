@@ -23,8 +23,11 @@ func worksAsTheGuideSays(t *testing.T) {
 	require.True(t, found)
 	section, _, found = strings.Cut(section, "\n### Trying it out\n")
 	require.True(t, found)
+	awaitGone(t)
+	// What the manifests do not say they leave as it is.
 	defer func() {
 		command(t, nil, "kn", "service", "update", "ingress", "-n", namespace, "--traffic", "@latest=100")
+		command(t, nil, "kn", "service", "update", "inception-v3", "-n", namespace, "--scale-min", "0")
 		command(t, nil, "ko", "apply", "-f", "config/", "-f", "config/models/")
 	}()
 
@@ -48,6 +51,9 @@ func worksAsTheGuideSays(t *testing.T) {
 				}
 				return ""
 			})
+		},
+		"kn service update inception-v3 -n ebb --scale-min 0": func(t *testing.T, _ string) {
+			require.Equal(t, "0", service(t, "inception-v3").Spec.Template.Metadata.Annotations["autoscaling.knative.dev/min-scale"])
 		},
 		"kn service update ingress -n ebb --env TIMEOUT=20s": func(t *testing.T, _ string) {
 			s := service(t, "ingress").Status

@@ -104,9 +104,6 @@ func waits(t *testing.T) string {
 // became says in short what became of requests.
 func became(a load.Account) string {
 	said := fmt.Sprintf("%d answered, %d accepted and collected, 0 lost", a.Answered, a.Collected)
-	if a.Told > 0 {
-		said += fmt.Sprintf("; %d told that there is no answer", a.Told)
-	}
 	for _, code := range slices.Sorted(maps.Keys(a.Problems)) {
 		said += fmt.Sprintf("; %d refused: %s", a.Problems[code], code)
 	}

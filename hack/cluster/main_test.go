@@ -177,6 +177,16 @@ func replicas(t *testing.T) map[string]int {
 	return found
 }
 
+// awaitGone waits until no function has a pod, nor one that ends: until it has, it holds what it asked for, and on a small node
+// keeps others from starting.
+func awaitGone(t *testing.T) {
+	t.Helper()
+	awaitZero(t)
+	eventually(t, func() string {
+		return string(kubectl(t, "-n", namespace, "get", "pods", "-l", "app.kubernetes.io/part-of=ebb", "-o", "name"))
+	})
+}
+
 // awaitZero waits until no function has a pod.
 func awaitZero(t *testing.T) {
 	t.Helper()

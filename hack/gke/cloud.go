@@ -71,6 +71,7 @@ func (s settings) resources() []resource {
 		},
 		account("the account of the nodes", s.nodesName()),
 		account("the account that reads models", s.modelsName()),
+		account("the account that rolls models out", s.syncName()),
 		{
 			what: "the network", api: "compute.googleapis.com", id: s.name,
 			list:   []string{"compute", "networks", "list"},
@@ -231,14 +232,21 @@ type binding struct {
 	member, role string
 }
 
-func (c cloud) bindings() (early []binding, project, workload binding) {
-	nodes := "serviceAccount:" + c.nodes()
+// bindings are the roles: those that can be given when the accounts are there, the one in the project, which down takes back, and
+// those that take a cluster's pool of Kubernetes' accounts.
+func (c cloud) bindings() (early []binding, project binding, workloads []binding) {
+	nodes, sync := "serviceAccount:"+c.nodes(), "serviceAccount:"+c.modelsync()
+	registry, bucket, accounts := []string{"artifacts", "repositories"}, []string{"storage", "buckets"}, []string{"iam", "service-accounts"}
 	project = binding{"what a node does", []string{"projects"}, []string{c.project}, nodes, "roles/container.defaultNodeServiceAccount"}
 	return []binding{
-			{"nodes read the registry", []string{"artifacts", "repositories"}, []string{c.name, "--location=" + c.region}, nodes, "roles/artifactregistry.reader"},
-			{"the reader of models reads the bucket", []string{"storage", "buckets"}, []string{c.bucket()}, "serviceAccount:" + c.modelsReader(), "roles/storage.objectViewer"},
-		}, project,
-		binding{"model servers are the reader of models", []string{"iam", "service-accounts"}, []string{c.modelsReader()}, c.workload(), "roles/iam.workloadIdentityUser"}
+			{"nodes read the registry", registry, []string{c.name, "--location=" + c.region}, nodes, "roles/artifactregistry.reader"},
+			{"modelsync writes to the registry", registry, []string{c.name, "--location=" + c.region}, sync, "roles/artifactregistry.writer"},
+			{"the reader of models reads the bucket", bucket, []string{c.bucket()}, "serviceAccount:" + c.modelsReader(), "roles/storage.objectViewer"},
+			{"modelsync reads the bucket", bucket, []string{c.bucket()}, sync, "roles/storage.objectViewer"},
+		}, project, []binding{
+			{"model servers are the reader of models", accounts, []string{c.modelsReader()}, c.workload("modelserver"), "roles/iam.workloadIdentityUser"},
+			{"modelsync is who rolls models out", accounts, []string{c.modelsync()}, c.workload("modelsync"), "roles/iam.workloadIdentityUser"},
+		}
 }
 
 func (c cloud) isBound(ctx context.Context, b binding) (bool, error) {

@@ -68,7 +68,8 @@ func (p place) things(t *testing.T) []string {
 var everything = []string{
 	"artifacts repositories/ebb", "certificate-manager certificates/ebb", "certificate-manager maps entries/ebb", "certificate-manager maps/ebb",
 	"compute addresses/ebb", "compute networks subnets/ebb", "compute networks/ebb", "container clusters/ebb",
-	"iam service-accounts/ebb-models@my-project.iam.gserviceaccount.com", "iam service-accounts/ebb-nodes@my-project.iam.gserviceaccount.com",
+	"iam service-accounts/ebb-models@my-project.iam.gserviceaccount.com", "iam service-accounts/ebb-modelsync@my-project.iam.gserviceaccount.com",
+	"iam service-accounts/ebb-nodes@my-project.iam.gserviceaccount.com",
 	"storage buckets/my-project-ebb-models",
 }
 
@@ -85,10 +86,11 @@ func TestUpMakesEverythingAndASecondOneChangesNothing(t *testing.T) {
 	require.Equal(t, everything, p.things(t))
 	state := p.State(t)
 	require.Equal(t, map[string][]string{
-		"projects/my-project":                                                {"roles/container.defaultNodeServiceAccount serviceAccount:ebb-nodes@my-project.iam.gserviceaccount.com"},
-		"artifacts repositories/ebb":                                         {"roles/artifactregistry.reader serviceAccount:ebb-nodes@my-project.iam.gserviceaccount.com"},
-		"storage buckets/my-project-ebb-models":                              {"roles/storage.objectViewer serviceAccount:ebb-models@my-project.iam.gserviceaccount.com"},
-		"iam service-accounts/ebb-models@my-project.iam.gserviceaccount.com": {"roles/iam.workloadIdentityUser serviceAccount:my-project.svc.id.goog[ebb/modelserver]"},
+		"projects/my-project":                                                   {"roles/container.defaultNodeServiceAccount serviceAccount:ebb-nodes@my-project.iam.gserviceaccount.com"},
+		"artifacts repositories/ebb":                                            {"roles/artifactregistry.reader serviceAccount:ebb-nodes@my-project.iam.gserviceaccount.com", "roles/artifactregistry.writer serviceAccount:ebb-modelsync@my-project.iam.gserviceaccount.com"},
+		"storage buckets/my-project-ebb-models":                                 {"roles/storage.objectViewer serviceAccount:ebb-models@my-project.iam.gserviceaccount.com", "roles/storage.objectViewer serviceAccount:ebb-modelsync@my-project.iam.gserviceaccount.com"},
+		"iam service-accounts/ebb-models@my-project.iam.gserviceaccount.com":    {"roles/iam.workloadIdentityUser serviceAccount:my-project.svc.id.goog[ebb/modelserver]"},
+		"iam service-accounts/ebb-modelsync@my-project.iam.gserviceaccount.com": {"roles/iam.workloadIdentityUser serviceAccount:my-project.svc.id.goog[ebb/modelsync]"},
 	}, state.Roles)
 	require.Equal(t, map[string]bool{
 		"my-project-ebb-models/resnet/1/saved_model.pb": true, "my-project-ebb-models/resnet/1/variables/variables.index": true,
@@ -163,6 +165,7 @@ func TestEveryCommandIsInItsOrder(t *testing.T) {
 	applied, _ := p.State(t).Kube["ebb/services.serving.knative.dev/ingress"]["applied"].(string)
 	require.Contains(t, applied, "models=gs://my-project-ebb-models/resnet\n")
 	require.Contains(t, applied, "account=ebb-models@my-project.iam.gserviceaccount.com\n")
+	require.Contains(t, applied, "modelsync=ebb-modelsync@my-project.iam.gserviceaccount.com\n")
 	require.Contains(t, applied, "domain=ebb.example.com\n")
 	keys := regexp.MustCompile(`(?m)^\w+=`)
 	theirs, err := os.ReadFile("../../config/overlays/gke/gke.env")

@@ -52,12 +52,10 @@ func (s settings) bucketName() string   { return s.project + "-" + s.name + "-mo
 func (s settings) models() string       { return s.bucket() + "/resnet" } // the folder of versions
 func (s settings) nodesName() string    { return s.name + "-nodes" }
 func (s settings) modelsName() string   { return s.name + "-models" }
+func (s settings) syncName() string     { return s.name + "-modelsync" }
 func (s settings) nodes() string        { return s.account(s.nodesName()) }
 func (s settings) modelsReader() string { return s.account(s.modelsName()) }
-
-// modelsync is the account that rolls out versions. It is of use with models that name a source; whoever names one makes it.
-func (s settings) modelsync() string { return s.account(s.name + "-modelsync") }
-
+func (s settings) modelsync() string    { return s.account(s.syncName()) }
 func (s settings) repository() string {
 	return s.region + "-docker.pkg.dev/" + s.project + "/" + s.name
 }
@@ -65,7 +63,7 @@ func (s settings) account(name string) string {
 	return name + "@" + s.project + ".iam.gserviceaccount.com"
 }
 
-// workload is the Kubernetes account of the model servers, as Google knows it.
-func (s settings) workload() string {
-	return "serviceAccount:" + s.project + ".svc.id.goog[ebb/modelserver]"
+// workload is one of Ebb's Kubernetes accounts, as Google knows it.
+func (s settings) workload(account string) string {
+	return "serviceAccount:" + s.project + ".svc.id.goog[ebb/" + account + "]"
 }

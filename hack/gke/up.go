@@ -33,7 +33,7 @@ func (c cloud) up(ctx context.Context, f files) error {
 	if err := c.turnOn(ctx); err != nil {
 		return err
 	}
-	early, project, workload := c.bindings()
+	early, project, workloads := c.bindings()
 	for _, r := range c.resources() {
 		if err := c.ensure(ctx, r); err != nil {
 			return err
@@ -44,10 +44,12 @@ func (c cloud) up(ctx context.Context, f files) error {
 				return err
 			}
 			// The pool of Kubernetes' accounts comes with the project's first cluster that has one.
-			if err := c.ensureBound(ctx, workload); err != nil {
-				return err
+			for _, b := range workloads {
+				if err := c.ensureBound(ctx, b); err != nil {
+					return err
+				}
 			}
-		case "the account that reads models":
+		case "the account that rolls models out":
 			for _, b := range append(early, project) {
 				if err := c.ensureBound(ctx, b); err != nil {
 					return err

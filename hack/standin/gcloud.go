@@ -260,7 +260,7 @@ func (c call) gcloudThing(group, verb string, names []string, json bool) (string
 func (c call) bind(group, key string, add bool) error {
 	member := c.flags["member"]
 	account, ok := strings.CutPrefix(member, "serviceAccount:")
-	pool := strings.HasSuffix(account, ".svc.id.goog[ebb/modelserver]")
+	pool := strings.HasSuffix(account, ".svc.id.goog[ebb/modelserver]") || strings.HasSuffix(account, ".svc.id.goog[ebb/modelsync]")
 	switch {
 	case group != "projects" && c.Things[key] == nil:
 		return errors.New("NOT_FOUND")
