@@ -1,7 +1,7 @@
 // Package cluster_test is the acceptance test of Ebb on a real Knative: it deploys what is in config/ as the README says, asks it
 // from zero pods, in a burst, in a browser, and back to zero; has bad manifests refused and looks at who may do what; and, while
-// requests come in, deletes pods by force, restarts RabbitMQ, rolls revisions out and back. Last it runs every command of the guide
-// in config/README.md. `make test-cluster` runs it; without a cluster it is skipped.
+// requests come in, deletes pods by force, restarts RabbitMQ, rolls revisions out and back, and publishes versions of a network: good, broken, worse.
+// Last it runs every command of the guide in config/README.md. `make test-cluster` runs it; without a cluster it is skipped.
 //
 // A step goes on from what those before it left, and each can be run alone on what is deployed:
 // `EBB_CLUSTER_TEST=1 go test -v -run TestOnACluster/a_burst ./hack/cluster`.
