@@ -112,9 +112,18 @@ func queues(t *testing.T) (all []queue) {
 func hasItsQueues(t *testing.T) {
 	brokers := objects(t, "broker")
 	require.Len(t, brokers, 1)
-	found := queues(t)
 	triggers := objects(t, "trigger")
 	require.NotEmpty(t, triggers)
+	var found []queue
+	eventually(t, func() string { // what applies to a queue RabbitMQ says some seconds after it made it
+		found = queues(t)
+		for _, q := range found {
+			if strings.HasPrefix(q.Name, namespace+".") && q.Policy["dead-letter-exchange"] == nil {
+				return q.Name + " has no policy"
+			}
+		}
+		return ""
+	})
 	for _, trigger := range triggers {
 		name := namespace + "." + trigger.Metadata.Name + "." + brokers[0].Metadata.UID
 		i := slices.IndexFunc(found, func(q queue) bool { return q.Name == name })
