@@ -114,21 +114,18 @@ func hasItsQueues(t *testing.T) {
 	require.Len(t, brokers, 1)
 	triggers := objects(t, "trigger")
 	require.NotEmpty(t, triggers)
-	var found []queue
-	eventually(t, func() string { // what applies to a queue RabbitMQ says some seconds after it made it
-		found = queues(t)
-		for _, q := range found {
-			if strings.HasPrefix(q.Name, namespace+".") && q.Policy["dead-letter-exchange"] == nil {
-				return q.Name + " has no policy"
-			}
-		}
-		return ""
-	})
 	for _, trigger := range triggers {
 		name := namespace + "." + trigger.Metadata.Name + "." + brokers[0].Metadata.UID
-		i := slices.IndexFunc(found, func(q queue) bool { return q.Name == name })
-		require.NotEqual(t, -1, i, "no queue %s", name)
-		q := found[i]
+		var q queue
+		eventually(t, func() string { // what applies to a queue RabbitMQ says some seconds after it made it
+			all := queues(t)
+			i := slices.IndexFunc(all, func(q queue) bool { return q.Name == name })
+			if i < 0 || all[i].Policy["dead-letter-exchange"] == nil {
+				return "no queue " + name + ", or no policy for it"
+			}
+			q = all[i]
+			return ""
+		})
 		require.Equal(t, "quorum", q.Type, name)
 		require.Contains(t, q.Policy["dead-letter-exchange"], "t."+namespace+"."+trigger.Metadata.Name+".dlx.", name)
 		for _, limit := range []string{"message-ttl", "max-length", "max-length-bytes"} {
