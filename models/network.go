@@ -18,7 +18,8 @@ type Network struct {
 
 // Networks are the networks of models that name a source, in the order of their first models. It is an error when models
 // that share one say different things of where it comes from or how it is rolled out, or keep a version of their own; and when
-// two servers have networks of one name, since a name is what people call them by.
+// two servers have networks of one name, since a name is what people call them by; and when one of their golden pictures is not
+// beside its definition.
 func Networks(all []*Model) ([]*Network, error) {
 	var networks []*Network
 	var errs []error
@@ -55,6 +56,7 @@ func sharing(all []*Model, n *Network, errs []error) ([]*Model, []error) {
 			errs = append(errs, fmt.Errorf("model %s: serving keeps a version of the network %s, which another model has a source of newer ones for; remove the version or label",
 				m.Name, n.Name))
 		}
+		errs = append(errs, m.absent...)
 		served = append(served, m)
 	}
 	return served, errs

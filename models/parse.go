@@ -27,10 +27,12 @@ type Model struct {
 	Definition
 	Labels   []string          // one a value of the network's output
 	Pictures map[string][]byte // the golden pictures that lie beside the definition, by their names there
+	absent   []error           // the golden pictures that do not; Networks says so, to who asks them
 }
 
 // Parse reads one definition, a YAML document of at most 64 KiB, and the files beside it that it names:
-// labels and golden pictures.
+// labels and golden pictures. Golden pictures that are not there are no mistake yet: most who read a definition have no use
+// for them, and an older revision of a function does not mount what a newer definition names. See Networks.
 //
 // It is strict: an unknown field, a field given twice, a value of another type, an anchor or a second document is an
 // error, and so is a definition that does not fit together. Errors are "file:line: field: what is wrong", all mistakes
@@ -78,7 +80,7 @@ func parse(src source, beside func(name string) (source, error)) (*Model, error)
 	d.decode(doc, "", reflect.ValueOf(&m.Definition).Elem())
 	d.setDefaults(&m.Definition)
 	m.Labels = d.labels(m.Output.Labels, beside)
-	m.Pictures = d.pictures(m.Serving.Rollout.Golden, beside)
+	m.Pictures, m.absent = d.pictures(m.Serving.Rollout.Golden, beside)
 	d.check(m)
 	if err := d.failures(); err != nil {
 		return nil, err

@@ -152,8 +152,8 @@ func (d *decoder) checkGolden(m *Model, field string, g Golden) {
 }
 
 // pictures reads the golden pictures that are files.
-func (d *decoder) pictures(golden []Golden, beside func(string) (source, error)) map[string][]byte {
-	pictures := make(map[string][]byte)
+func (d *decoder) pictures(golden []Golden, beside func(string) (source, error)) (pictures map[string][]byte, absent []error) {
+	pictures = make(map[string][]byte)
 	for i, g := range golden[:min(len(golden), maxGolden)] {
 		field := goldenField(i) + ".picture"
 		switch {
@@ -163,16 +163,16 @@ func (d *decoder) pictures(golden []Golden, beside func(string) (source, error))
 		default:
 			src, err := beside(g.Picture)
 			if err != nil {
-				d.failAt(field, "want a file in the same folder, or an http: or https: URL: %s", err)
+				absent = append(absent, &fieldError{d.file, d.lineOf(field), field, "want a file in the same folder, or an http: or https: URL: " + err.Error()})
 				continue
 			}
 			pictures[g.Picture] = src.data
 		}
 	}
 	if len(pictures) == 0 {
-		return nil
+		return nil, absent
 	}
-	return pictures
+	return pictures, absent
 }
 
 func isWeb(picture string) bool {

@@ -67,8 +67,26 @@ func TestGoldenPicturesOfAConfigMapAreBinaryData(t *testing.T) {
 	require.ErrorContains(t, err, "m.yaml:31: binaryData[cat.jpg]: is not in base64")
 	_, err = models.ReadManifest(files("m.yaml", configMap(definition)+"binaryData: {model.yaml: eA==}\n"), "m.yaml")
 	require.ErrorContains(t, err, "m.yaml:31: binaryData[model.yaml]: is given twice")
-	_, err = models.ReadManifest(files("m.yaml", configMap(definition)), "m.yaml")
-	require.ErrorContains(t, err, "m.yaml:16: serving.rollout.golden[0].picture: want a file in the same folder, or an http: or https: URL: the ConfigMap has no key cat.jpg")
+}
+
+func TestGoldenPicturesThatAreNotThereAreAMistakeOnlyForWhoAsksThem(t *testing.T) {
+	t.Parallel()
+	definition := withSource("url: 'file:/models/x'", "golden: [{picture: cat.jpg, answer: yes}]")
+	const want = "serving.rollout.golden[0].picture: want a file in the same folder, or an http: or https: URL: "
+
+	ms, err := models.ReadManifest(files("m.yaml", configMap(definition)), "m.yaml")
+	require.NoError(t, err)
+	require.Empty(t, ms[0].Pictures)
+	_, err = models.Networks(ms)
+	require.EqualError(t, err, "m.yaml:16: "+want+"the ConfigMap has no key cat.jpg")
+
+	_, err = models.Networks(parsed(t, definition))
+	require.EqualError(t, err, "m.yaml:9: "+want+"open cat.jpg: file does not exist")
+
+	// What a model without a source knows, versions of the network that it shares are asked as well.
+	shared := renamed(strings.Replace(definition, "  source: {url: 'file:/models/x'}\n", "", 1), "dog")
+	_, err = models.Networks(parsed(t, withSource("url: 'file:/x'"), shared))
+	require.ErrorContains(t, err, want)
 }
 
 func TestParseNamesPlaceAndCureOfAMistakeInARollout(t *testing.T) {
@@ -98,7 +116,6 @@ func TestParseNamesPlaceAndCureOfAMistakeInARollout(t *testing.T) {
 		{"latency below the predecessor's", withSource(url, "latency: 0.5"), "m.yaml:9: serving.rollout.latency: is 0.5, want a factor from 1 to 1000"},
 		{"golden without a picture", golden("answer: yes"), "m.yaml:9: serving.rollout.golden[0].picture: is missing"},
 		{"golden in another folder", golden("picture: ../x.jpg, answer: yes"), "m.yaml:9: serving.rollout.golden[0].picture: is ../x.jpg, want the name of a file in the same folder"},
-		{"golden that is not there", golden("picture: x.jpg, answer: yes"), "m.yaml:9: serving.rollout.golden[0].picture: want a file in the same folder, or an http: or https: URL: open x.jpg: file does not exist"},
 		{"golden without an answer", golden("picture: cat.jpg"), "m.yaml:9: serving.rollout.golden[0].answer: is missing, want yes or no"},
 		{"golden with another answer", golden("picture: cat.jpg, answer: maybe"), "m.yaml:9: serving.rollout.golden[0].answer: is maybe, want yes or no"},
 		{"golden with both", golden("picture: cat.jpg, answer: yes, label: tabby"), "m.yaml:9: serving.rollout.golden[0].label: is given besides the answer"},
