@@ -108,6 +108,8 @@ func keepsItselfCurrent(t *testing.T) {
 	kept = slices.DeleteFunc(kept, func(o object) bool { return o.Metadata.Labels["serving.knative.dev/service"] != "inception-v3" })
 	require.LessOrEqual(t, len(kept), 5, "old versions are removed")
 
+	takesBackByKn(t, 4+rollouts)
+
 	samples := l.end()
 	versions := map[int64]int{}
 	for _, s := range samples {
@@ -118,6 +120,24 @@ func keepsItselfCurrent(t *testing.T) {
 	require.NotContains(t, versions, int64(3))
 	require.NotContains(t, versions, int64(4))
 	measured("under all of that", "%d requests, 0 failed, 0 without a version", len(samples))
+}
+
+// takesBackByKn gives the traffic back to the version before the newest, as the guide says. It has been taken back then, as by
+// hack/model: the newest is not rolled out again.
+func takesBackByKn(t *testing.T, newest int64) {
+	t.Helper()
+	before := kubectl(t, "-n", namespace, "get", "ksvc", "inception-v3", "-o", `jsonpath={.status.traffic[?(@.tag=="previous")].revisionName}`)
+	command(t, nil, "kn", "service", "update", "inception-v3", "-n", namespace, "--traffic", string(before)+"=100")
+	look(t)
+	requireServing(t, "inception-v3", newest-1)
+	look(t)
+	s := status(t)
+	require.Equal(t, newest-1, s.Serving, "what was taken back is not rolled out again")
+	require.Nil(t, s.Candidate)
+	i := slices.IndexFunc(s.Refused, func(r rollout.Refusal) bool { return r.Version == newest })
+	require.NotEqual(t, -1, i, "%v", s.Refused)
+	require.Equal(t, rollout.ByOperator, s.Refused[i].By)
+	measured("taken back by kn", "version %d serves again, and version %d is refused: %s", newest-1, newest, s.Refused[i].Reason)
 }
 
 // withSource is the manifests with a source, golden pictures and short steps for the network, made by `make generate`.
