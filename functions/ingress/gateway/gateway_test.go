@@ -5,10 +5,12 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -217,6 +219,32 @@ func TestAccessLogHasTheRequestAndNothingOfItsContent(t *testing.T) {
 
 	a = w.call(t, http.MethodGet, "/health/liveness", nil)
 	require.Equal(t, "DEBUG", w.log.of(t, "request", a.header.Get("X-Request-Id"))["level"])
+}
+
+// blocked is a log that takes no line until it is let, or loses patience.
+type blocked struct {
+	let  chan struct{}
+	lost atomic.Bool
+}
+
+func (b *blocked) Write(p []byte) (int, error) {
+	select {
+	case <-b.let:
+	case <-time.After(10 * time.Second):
+		b.lost.Store(true)
+	}
+	return len(p), nil
+}
+
+func TestAnAnswerDoesNotWaitForItsLogLine(t *testing.T) {
+	t.Parallel()
+	log := &blocked{let: make(chan struct{})}
+	w := start(t, func(s *setup) { s.Logger = slog.New(slog.NewJSONHandler(log, nil)) })
+	t.Cleanup(func() { close(log.let) })
+	a := w.call(t, http.MethodPost, "/v1/infer?model=cat", portrait(5))
+	require.Equal(t, http.StatusOK, a.status)
+	require.Contains(t, string(a.body), fingerprint("cat", portrait(5)))
+	require.False(t, log.lost.Load())
 }
 
 func TestAPanicIsA500AndALogLine(t *testing.T) {

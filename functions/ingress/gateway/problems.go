@@ -71,6 +71,8 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 	h.Set("Content-Length", strconv.Itoa(body.Len()))
 	w.WriteHeader(status)
 	_, _ = body.WriteTo(w) // the client hung up: nobody is left to tell
+	// The client has its answer before the request's span, metrics and log line are written, which may be slow.
+	_ = http.NewResponseController(w).Flush()
 }
 
 func badRequest(format string, args ...any) *problem.Details {
