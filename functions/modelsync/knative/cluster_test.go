@@ -346,6 +346,13 @@ func candidate(version int64) rollout.Candidate {
 	return rollout.Candidate{Version: version, Digest: fmt.Sprintf("sha256:%d", version), Source: "oci://registry/network", Dir: "/tmp/files"}
 }
 
+// given is a candidate that was given some of the traffic.
+func given(version int64, percent int) rollout.Candidate {
+	c := candidate(version)
+	c.Percent = percent
+	return c
+}
+
 // get is the Service as it is.
 func (c *cluster) get() *servingv1.Service {
 	c.t.Helper()

@@ -39,8 +39,8 @@ func shift(version int64, percent int) step {
 	}}
 }
 
-func abandon(version int64) step {
-	return step{fmt.Sprintf("abandon %d", version), func(ctx context.Context, t *knative.Target) error { return t.Abandon(ctx, candidate(version)) }}
+func abandon(version int64, percent int) step {
+	return step{fmt.Sprintf("abandon %d", version), func(ctx context.Context, t *knative.Target) error { return t.Abandon(ctx, given(version, percent)) }}
 }
 
 func giveBack(version int64) step {
@@ -72,8 +72,8 @@ func TestProcessThatDiesBetweenTwoWritesIsFollowedByAnother(t *testing.T) {
 	}{
 		{"rolled out", []step{look, stage(2), shift(2, 10), shift(2, 50), shift(2, 100), prune(1, 2)}},
 		{"rolled out twice and pruned", []step{look, stage(2), shift(2, 100), stage(3), shift(3, 10), shift(3, 100), prune(2, 3)}},
-		{"abandoned at a step", []step{look, stage(2), shift(2, 50), abandon(2), prune(1)}},
-		{"abandoned at the end", []step{look, stage(2), shift(2, 100), stage(3), shift(3, 100), abandon(3), prune(1, 2)}},
+		{"abandoned at a step", []step{look, stage(2), shift(2, 50), abandon(2, 50), prune(1)}},
+		{"abandoned at the end", []step{look, stage(2), shift(2, 100), stage(3), shift(3, 100), abandon(3, 100), prune(1, 2)}},
 		{"taken back", []step{look, stage(2), shift(2, 100), giveBack(1), prune(1, 2)}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -249,8 +249,10 @@ func (t *Target) Abandon(ctx context.Context, c rollout.Candidate) error {
 	_, err = t.updateRouted(ctx, func(svc *servingv1.Service) error {
 		now := specTraffic(svc)
 		if r := staged(revisions, svc, c); r != nil {
-			now = now.without(r.Name)
-			svc.Spec.Traffic = now.targets()
+			if c.Percent > 0 || now.percent(r.Name) < whole { // otherwise it is what serves, and was rolled out before
+				now = now.without(r.Name)
+				svc.Spec.Traffic = now.targets()
+			}
 			delete(svc.Annotations, annotationCandidate)
 		}
 		main := byName(revisions, now.serving())

@@ -304,7 +304,7 @@ func TestAbandonGivesTrafficBackFromEveryStep(t *testing.T) {
 				require.NoError(t, c.target().Shift(t.Context(), candidate(3), percent))
 			}
 			for range 2 {
-				require.NoError(t, c.target().Abandon(t.Context(), candidate(3)))
+				require.NoError(t, c.target().Abandon(t.Context(), given(3, percent)))
 				require.Equal(t, "00003=100 current", c.traffic()[0])
 				require.NotContains(t, c.revisions(), "00006")
 			}
@@ -341,7 +341,7 @@ func TestReturnInTheMidstOfARollOutEndsIt(t *testing.T) {
 	require.NoError(t, c.target().Shift(t.Context(), candidate(3), 50))
 	require.NoError(t, c.target().Return(t.Context(), 1))
 	require.Equal(t, []string{"00001=100 current", "00003=0 previous"}, c.traffic())
-	require.NoError(t, c.target().Abandon(t.Context(), candidate(3)))
+	require.NoError(t, c.target().Abandon(t.Context(), given(3, 50)))
 	require.Equal(t, []string{"00001=100 current", "00003=0 previous"}, c.traffic())
 }
 
@@ -437,6 +437,19 @@ func TestServerThatFailsWithWhatServesIsAbandonedAlone(t *testing.T) {
 	found, err := c.target().Serving(t.Context())
 	require.NoError(t, err)
 	require.False(t, found.Renew, "not again, until it is applied again")
+}
+
+// Who was to roll the version out anew died before there was anything of it, and now a newer one is published.
+func TestCandidateThatWasNotStagedTakesNothingFromTheSameVersionThatServes(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	c.rolledOut(2)
+	c.apply("registry/modelserver@sha256:50", 1)
+	for range 2 {
+		require.NoError(t, c.target().Abandon(t.Context(), candidate(2)))
+		require.Equal(t, []string{"00003=100 current", "00001=0 previous"}, c.traffic())
+		require.Contains(t, c.revisions(), "00003")
+	}
 }
 
 func TestPruneRemovesAllButWhatIsKept(t *testing.T) {

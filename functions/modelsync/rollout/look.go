@@ -173,7 +173,7 @@ func (w *session) choose(ctx context.Context, src source.Source, serving Serving
 // candidate is the one that is under way, for the Target.
 func (w *session) candidate() Candidate {
 	c := w.now().Candidate
-	return Candidate{Version: c.Version, Digest: c.Digest, Source: w.Network.Source.URL}
+	return Candidate{Version: c.Version, Digest: c.Digest, Source: w.Network.Source.URL, Percent: c.Percent}
 }
 
 // enter writes down that a phase begins.

@@ -52,4 +52,7 @@ type Candidate struct {
 	Digest  string // of its files, see source.Fetched
 	Source  string // the URL it was published at, without credentials
 	Dir     string // where its files are, on this machine; empty for who only has to find it again
+	// Percent is how much of the traffic it may have been given by now. With 0 what it has is not by this roll-out: a version that
+	// is to be rolled out anew, on another server, serves already.
+	Percent int
 }

@@ -254,6 +254,9 @@ func (w *world) keep(v int64) {
 
 func (p *process) Abandon(_ context.Context, c rollout.Candidate) error {
 	return p.call(func() error {
+		if c.Version != p.served && c.Percent == 0 && p.traffic[c.Version] > 0 {
+			return fmt.Errorf("version %d has traffic, and none is said to have been given", c.Version)
+		}
 		p.traffic = map[int64]int{p.served: 100}
 		p.staged = 0
 		p.kept = slices.DeleteFunc(p.kept, func(v int64) bool { return v == c.Version })
