@@ -249,7 +249,7 @@ func (t *Target) Abandon(ctx context.Context, c rollout.Candidate) error {
 	_, err = t.updateRouted(ctx, func(svc *servingv1.Service) error {
 		now := specTraffic(svc)
 		if r := staged(revisions, svc, c); r != nil {
-			if c.Percent > 0 || now.percent(r.Name) < whole { // otherwise it is what serves, and was rolled out before
+			if c.Percent > 0 || r.Name != now.serving() { // otherwise it was rolled out before, or given its traffic by hand
 				now = now.without(r.Name)
 				svc.Spec.Traffic = now.targets()
 			}

@@ -452,6 +452,26 @@ func TestCandidateThatWasNotStagedTakesNothingFromTheSameVersionThatServes(t *te
 	}
 }
 
+func TestCandidateThatSomebodyMadeServeIsNotTakenBack(t *testing.T) {
+	t.Parallel()
+	for _, percent := range []int{60, 100} {
+		t.Run(fmt.Sprintf("%d percent", percent), func(t *testing.T) {
+			t.Parallel()
+			c := newCluster(t)
+			c.rolledOut(2)
+			_, err := c.target().Stage(t.Context(), candidate(3))
+			require.NoError(t, err)
+			require.NoError(t, c.target().Shift(t.Context(), candidate(3), percent))
+			before := c.traffic()
+			for range 2 {
+				require.NoError(t, c.target().Abandon(t.Context(), candidate(3)))
+				require.Equal(t, before, c.traffic())
+				require.Contains(t, c.revisions(), "00006")
+			}
+		})
+	}
+}
+
 func TestPruneRemovesAllButWhatIsKept(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t)
