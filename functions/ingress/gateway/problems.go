@@ -71,7 +71,8 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 	h.Set("Content-Length", strconv.Itoa(body.Len()))
 	w.WriteHeader(status)
 	_, _ = body.WriteTo(w) // the client hung up: nobody is left to tell
-	// The client has its answer before the request's span, metrics and log line are written, which may be slow.
+	// The client has its answer before the request's span, metrics and log line are written, which may be slow. It fails when the
+	// client hung up, or the server cannot, and then the answer goes out, or does not, when the handler returns.
 	_ = http.NewResponseController(w).Flush()
 }
 

@@ -415,10 +415,17 @@ func (c *cluster) revisions() []string {
 // rolledOut brings a version to where it serves.
 func (c *cluster) rolledOut(version int64) {
 	c.t.Helper()
-	target := c.target()
-	_, err := target.Serving(c.t.Context())
+	_, err := c.target().Serving(c.t.Context())
 	require.NoError(c.t, err)
-	_, err = target.Stage(c.t.Context(), candidate(version))
+	c.shifted(version, 100)
+}
+
+// shifted brings a version to so many percent of the traffic, and no further.
+func (c *cluster) shifted(version int64, percent int) {
+	c.t.Helper()
+	_, err := c.target().Stage(c.t.Context(), candidate(version))
 	require.NoError(c.t, err)
-	require.NoError(c.t, target.Shift(c.t.Context(), candidate(version), 100))
+	if percent > 0 {
+		require.NoError(c.t, c.target().Shift(c.t.Context(), candidate(version), percent))
+	}
 }

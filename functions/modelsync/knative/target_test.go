@@ -298,11 +298,7 @@ func TestAbandonGivesTrafficBackFromEveryStep(t *testing.T) {
 			t.Parallel()
 			c := newCluster(t)
 			c.rolledOut(2)
-			_, err := c.target().Stage(t.Context(), candidate(3))
-			require.NoError(t, err)
-			if percent > 0 {
-				require.NoError(t, c.target().Shift(t.Context(), candidate(3), percent))
-			}
+			c.shifted(3, percent)
 			for range 2 {
 				require.NoError(t, c.target().Abandon(t.Context(), given(3, percent)))
 				require.Equal(t, "00003=100 current", c.traffic()[0])
@@ -336,9 +332,7 @@ func TestReturnInTheMidstOfARollOutEndsIt(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t)
 	c.rolledOut(2)
-	_, err := c.target().Stage(t.Context(), candidate(3))
-	require.NoError(t, err)
-	require.NoError(t, c.target().Shift(t.Context(), candidate(3), 50))
+	c.shifted(3, 50)
 	require.NoError(t, c.target().Return(t.Context(), 1))
 	require.Equal(t, []string{"00001=100 current", "00003=0 previous"}, c.traffic())
 	require.NoError(t, c.target().Abandon(t.Context(), given(3, 50)))
@@ -459,9 +453,7 @@ func TestCandidateThatSomebodyMadeServeIsNotTakenBack(t *testing.T) {
 			t.Parallel()
 			c := newCluster(t)
 			c.rolledOut(2)
-			_, err := c.target().Stage(t.Context(), candidate(3))
-			require.NoError(t, err)
-			require.NoError(t, c.target().Shift(t.Context(), candidate(3), percent))
+			c.shifted(3, percent)
 			before := c.traffic()
 			for range 2 {
 				require.NoError(t, c.target().Abandon(t.Context(), candidate(3)))
