@@ -3,7 +3,6 @@ package events
 import (
 	"fmt"
 	"net/http"
-	"time"
 )
 
 // WriteTo writes c into the headers of an answer, as a CloudEvent in HTTP binary mode without data. It refuses a
@@ -12,15 +11,9 @@ func (c *CallbackDue) WriteTo(h http.Header) error {
 	if err := c.validate(); err != nil {
 		return fmt.Errorf("callback event: %w", err)
 	}
-	for name, value := range map[string]string{
-		"specversion": "1.0", "type": TypeCallbackDue, "id": c.ID, "source": c.Source,
-		"time": c.Time.UTC().Format(time.RFC3339Nano), "subject": c.RequestID,
-		ExtTraceParent: c.TraceParent, ExtTraceState: c.TraceState,
-	} {
-		if value != "" {
-			h.Set(headerPrefix+name, value)
-		}
-	}
+	writeAttributes(h, TypeCallbackDue, c.ID, c.Source, c.Time, []attribute{
+		{"Ce-Subject", c.RequestID}, {"Ce-Traceparent", c.TraceParent}, {"Ce-Tracestate", c.TraceState},
+	})
 	return nil
 }
 
@@ -46,7 +39,7 @@ func ReadCallbackDue(h http.Header) (*CallbackDue, error) {
 func (c *CallbackDue) validate() error {
 	return firstError(
 		checkVisible("id", c.ID, MaxCorrelationIDLength),
-		checkVisible("source", c.Source, MaxSourceLength),
+		checkSource(c.Source),
 		checkTime("time", c.Time),
 		checkUUID("subject", c.RequestID),
 		checkTrace(c.TraceParent, c.TraceState),

@@ -67,13 +67,13 @@ func TestRequestSaysWhetherSomebodyIsToBeCalled(t *testing.T) {
 		r.Callback = callback
 		req, err := events.NewHTTPRequest(t.Context(), "http://broker.test/", r)
 		require.NoError(t, err)
-		got, err := events.ReadHTTPRequest(req, 1<<20)
+		got, err := events.ReadHTTPRequest(req, 1<<20, nil)
 		require.NoError(t, err)
 		require.Equal(t, callback, got.Callback)
 	}
 	req, err := events.NewHTTPRequest(t.Context(), "http://broker.test/", newRequest())
 	require.NoError(t, err)
 	req.Header.Set("Ce-Callback", "http://example.com")
-	_, err = events.ReadHTTPRequest(req, 1<<20)
+	_, err = events.ReadHTTPRequest(req, 1<<20, nil)
 	require.ErrorIs(t, err, events.ErrMalformed)
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"mime"
+	"net/url"
 	"strings"
 	"time"
 
@@ -29,7 +30,7 @@ const (
 func (r *Request) Validate() error {
 	return firstError(
 		checkUUID("id", r.ID),
-		checkVisible("source", r.Source, MaxSourceLength),
+		checkSource(r.Source),
 		checkTime("time", r.Time),
 		checkModel(r.Model),
 		checkVisible(ExtReplyTo, r.ReplyTo, MaxReplyToLength),
@@ -74,6 +75,17 @@ func checkVisible(name, s string, limit int) error {
 		if s[i] <= ' ' || s[i] >= 0x7f {
 			return attributeError(name, "has a character at offset %d that is not visible ASCII", i)
 		}
+	}
+	return nil
+}
+
+// checkSource wants a URI reference, as CloudEvents does.
+func checkSource(s string) error {
+	if err := checkVisible("source", s, MaxSourceLength); err != nil {
+		return err
+	}
+	if _, err := url.Parse(s); err != nil {
+		return attributeError("source", "is not a URI reference")
 	}
 	return nil
 }

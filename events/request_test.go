@@ -54,7 +54,7 @@ func TestARequestSurvivesHTTP(t *testing.T) {
 			change(sent)
 			got := make(chan *events.Request, 1)
 			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-				r, err := events.ReadHTTPRequest(req, 4<<20)
+				r, err := events.ReadHTTPRequest(req, 4<<20, nil)
 				if err != nil {
 					http.Error(w, err.Error(), http.StatusBadRequest)
 				}
@@ -121,6 +121,7 @@ func TestValidateNamesTheAttribute(t *testing.T) {
 		"no source":                {func(r *events.Request) { r.Source = "" }, "attribute source: is missing"},
 		"long source":              {func(r *events.Request) { r.Source = strings.Repeat("s", 257) }, "attribute source: has 257 bytes; at most 256"},
 		"source with a line break": {func(r *events.Request) { r.Source = "/a\r\nCe-Model: dog" }, "attribute source: has a character at offset 2"},
+		"source that is no URI":    {func(r *events.Request) { r.Source = "/a%zz" }, "attribute source: is not a URI reference"},
 		"no time":                  {func(r *events.Request) { r.Time = time.Time{} }, "attribute time: is missing"},
 		"year 1":                   {func(r *events.Request) { r.Time = time.Date(1, 1, 1, 0, 0, 1, 0, time.UTC) }, "attribute time: is in year 1"},
 		"no model":                 {func(r *events.Request) { r.Model = "" }, "attribute model: is missing"},
@@ -200,9 +201,38 @@ func TestReadingRefusesWhatIsNotARequest(t *testing.T) {
 			req, err := events.NewHTTPRequest(t.Context(), "http://broker.invalid/", newRequest())
 			require.NoError(t, err)
 			c.change(req)
-			_, err = events.ReadHTTPRequest(req, 1024)
+			_, err = events.ReadHTTPRequest(req, 1024, nil)
 			require.ErrorIs(t, err, c.is)
 			require.ErrorContains(t, err, c.want)
+		})
+	}
+}
+
+func TestDataIsReadIntoMemoryThatHasRoomForIt(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		length int64 // announced
+		memory int
+		used   bool
+	}{
+		"as large":         {100, 100, true},
+		"larger":           {100, 5000, true},
+		"too small":        {100, 99, false},
+		"none":             {100, 0, false},
+		"length not known": {-1, 5000, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRequest()
+			r.Data = bytes.Repeat([]byte("x"), 100)
+			req, err := events.NewHTTPRequest(t.Context(), "http://broker.invalid/", r)
+			require.NoError(t, err)
+			req.ContentLength = c.length
+			memory := bytes.Repeat([]byte("old"), c.memory)[:c.memory:c.memory]
+			got, err := events.ReadHTTPRequest(req, 1024, memory)
+			require.NoError(t, err)
+			require.Equal(t, r, got)
+			require.Equal(t, c.used, c.memory > 0 && &got.Data[0] == &memory[0])
 		})
 	}
 }
@@ -217,7 +247,7 @@ func TestReadingTakesAsMuchAsItIsAllowed(t *testing.T) {
 			req, err := events.NewHTTPRequest(t.Context(), "http://broker.invalid/", r)
 			require.NoError(t, err)
 			req.ContentLength = length
-			got, err := events.ReadHTTPRequest(req, 1024)
+			got, err := events.ReadHTTPRequest(req, 1024, nil)
 			require.NoError(t, err)
 			require.Equal(t, r, got)
 		})
@@ -250,7 +280,7 @@ func FuzzReadHTTPRequest(f *testing.F) {
 		if err != nil {
 			return
 		}
-		r, err := events.ReadHTTPRequest(req, 1<<16)
+		r, err := events.ReadHTTPRequest(req, 1<<16, nil)
 		if err != nil {
 			require.Nil(t, r)
 			return
@@ -258,7 +288,7 @@ func FuzzReadHTTPRequest(f *testing.F) {
 		require.LessOrEqual(t, len(r.Data), 1<<16)
 		again, err := events.NewHTTPRequest(t.Context(), "http://broker.invalid/", r)
 		require.NoError(t, err)
-		got, err := events.ReadHTTPRequest(again, 1<<16)
+		got, err := events.ReadHTTPRequest(again, 1<<16, nil)
 		require.NoError(t, err)
 		require.Equal(t, r, got)
 	})

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/cloudevents/sdk-go/v2/event"
 
@@ -106,10 +107,31 @@ func ParseResult(ev event.Event) (*Result, error) {
 	return r, nil
 }
 
+// Clone returns a copy that shares no memory with r: what ParseResult makes of r's event.
+func (r *Result) Clone() *Result {
+	c := *r
+	c.Time = r.Time.Round(0).UTC() // no event carries a monotonic clock
+	if r.Answer != nil {
+		a := *r.Answer
+		a.Yes, a.Probability, a.Top = clonePointer(a.Yes), clonePointer(a.Probability), slices.Clone(a.Top)
+		c.Answer = &a
+	}
+	c.Problem = clonePointer(r.Problem)
+	return &c
+}
+
+func clonePointer[T any](p *T) *T {
+	if p == nil {
+		return nil
+	}
+	c := *p
+	return &c
+}
+
 func (r *Result) validate() error {
 	err := firstError(
 		checkVisible("id", r.ID, MaxCorrelationIDLength),
-		checkVisible("source", r.Source, MaxSourceLength),
+		checkSource(r.Source),
 		checkTime("time", r.Time),
 		checkUUID("subject", r.RequestID),
 		checkVisible(ExtCorrelationID, r.CorrelationID, MaxCorrelationIDLength),

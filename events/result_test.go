@@ -53,6 +53,8 @@ func TestAResultSurvivesItsEvent(t *testing.T) {
 		"answer without a question": {newAnswer(), func(r *events.Result) { r.Answer.Yes, r.Answer.Probability = nil, nil }, events.TypeCompleted, "application/json"},
 		"a plain no":                {newAnswer(), func(r *events.Result) { r.Answer.Yes, r.Answer.Probability = ptr(false), ptr(0.0) }, events.TypeCompleted, "application/json"},
 		"without trace":             {newAnswer(), func(r *events.Result) { r.TraceParent, r.TraceState = "", "" }, events.TypeCompleted, "application/json"},
+		"no classes":                {newAnswer(), func(r *events.Result) { r.Answer.Top = []events.Class{} }, events.TypeCompleted, "application/json"},
+		"classes left out":          {newAnswer(), func(r *events.Result) { r.Answer.Top = nil }, events.TypeCompleted, "application/json"},
 		"problem":                   {newFailure(), func(*events.Result) {}, events.TypeFailed, "application/problem+json"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -71,8 +73,38 @@ func TestAResultSurvivesItsEvent(t *testing.T) {
 			got, err := events.ParseResult(received)
 			require.NoError(t, err)
 			require.Equal(t, c.result, got)
+			require.Equal(t, got, c.result.Clone())
 		})
 	}
+}
+
+func TestACopyOfAResultIsItsReceiversOwn(t *testing.T) {
+	t.Parallel()
+	for name, of := range map[string]func() *events.Result{"answer": newAnswer, "problem": newFailure} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r, kept := of(), of()
+			c := r.Clone()
+			if c.Answer != nil {
+				*c.Answer.Yes, *c.Answer.Probability, c.Answer.Top[0].Label, c.Answer.BatchSize = false, 0, "dog", 9
+			} else {
+				c.Problem.Detail = "another"
+			}
+			c.Model = "dog"
+			require.Equal(t, kept, r)
+		})
+	}
+}
+
+func TestACopyOfAResultHasTheTimeThatItsEventHas(t *testing.T) {
+	t.Parallel()
+	r := newAnswer()
+	r.Time = time.Now().In(time.FixedZone("elsewhere", 3600)) // with a monotonic clock
+	ev, err := r.Event()
+	require.NoError(t, err)
+	parsed, err := events.ParseResult(ev)
+	require.NoError(t, err)
+	require.Equal(t, parsed, r.Clone())
 }
 
 func TestAResultThatIsNotValidIsNeitherWrittenNorRead(t *testing.T) {

@@ -80,7 +80,7 @@ func (b *Broker) receive(r *http.Request) *problem.Details {
 		d.RetryAfter = retryAfterFull
 		return d
 	}
-	if m.body, err = events.ReadHTTPData(r, b.config.MaxEventBytes); err != nil {
+	if m.body, err = events.ReadHTTPData(r, b.config.MaxEventBytes, nil); err != nil {
 		release(matching, size)
 		b.metrics.received(r.Context(), outcomeRefused)
 		return b.unreadable(err)

@@ -104,7 +104,7 @@ func (s *subscriber) serve(w http.ResponseWriter, r *http.Request) {
 	defer s.inside.Add(-1)
 	for most := s.most.Load(); now > most && !s.most.CompareAndSwap(most, now); most = s.most.Load() {
 	}
-	event, err := events.ReadHTTPRequest(r, maxPicture)
+	event, err := events.ReadHTTPRequest(r, maxPicture, nil)
 	if due, none := events.ReadCallbackDue(r.Header); none == nil {
 		event, err = &events.Request{ID: due.ID, Source: due.Source, Time: due.Time, CorrelationID: due.RequestID}, nil
 	}

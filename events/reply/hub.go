@@ -3,13 +3,14 @@ package reply
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"sync"
 
 	"github.com/ebb-inference/ebb/events"
 )
 
-// Hub is reply queues and mailboxes in memory, for requesters and responders in one process. A result is encoded and decoded on its way
-// as it would be on a wire, so what passes here passes over AMQP, and no two functions share memory.
+// Hub is reply queues and mailboxes in memory, for requesters and responders in one process. A result has to become an event on its
+// way, as it would for a wire, so what passes here passes over AMQP; its receiver gets a copy, so no two functions share memory.
 //
 // It has no goroutine: Respond calls the Listener itself, which is why that must not block.
 type Hub struct {
@@ -59,10 +60,7 @@ func (h *Hub) Respond(ctx context.Context, to string, r *events.Result) error {
 	if err != nil {
 		return fmt.Errorf("responding: %w", err)
 	}
-	received, err := events.ParseResult(ev)
-	if err != nil {
-		return fmt.Errorf("responding: %w", err)
-	}
+	received := r.Clone()
 	if id, ok := MailboxID(to); ok {
 		return h.mail.put(id, received, int64(len(ev.Data())))
 	}
@@ -79,6 +77,8 @@ func (h *Hub) Respond(ctx context.Context, to string, r *events.Result) error {
 		return ErrNoRequester
 	}
 	in.listener.Reply(received)
+	// Who waits for the reply has it to send on, while nobody waits for the responder: so they run first.
+	runtime.Gosched()
 	return nil
 }
 

@@ -40,7 +40,7 @@ type model struct {
 
 func (m *model) ServeHTTP(rw http.ResponseWriter, req *http.Request) {
 	m.asked.Add(1)
-	r, err := events.ReadHTTPRequest(req, 1<<20)
+	r, err := events.ReadHTTPRequest(req, 1<<20, nil)
 	if err != nil || m.broken.Load() {
 		rw.WriteHeader(http.StatusInternalServerError)
 		return
@@ -304,7 +304,7 @@ func TestAReplayThatNobodyAnswersStaysParked(t *testing.T) { //nolint:tparallel 
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, req *http.Request) {
-				r, err := events.ReadHTTPRequest(req, 1<<20)
+				r, err := events.ReadHTTPRequest(req, 1<<20, nil)
 				if err != nil || !r.Replay || r.Callback || r.ID != letterID("1") || !time.Now().Before(r.Deadline) {
 					t.Errorf("what is asked again: %+v, %v", r, err)
 				}

@@ -33,7 +33,7 @@ func (s *Sink) park(ctx context.Context, req *http.Request, l letter) (parked st
 	case <-ctx.Done():
 		return parkingFailed, 0, fmt.Errorf("waiting to be parked: %w", ctx.Err())
 	}
-	data, err := events.ReadHTTPData(req, s.MaxBytes)
+	data, err := events.ReadHTTPData(req, s.MaxBytes, nil)
 	switch {
 	case errors.Is(err, events.ErrTooLarge):
 		return tooLarge, max(req.ContentLength, 0), err

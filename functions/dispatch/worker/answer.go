@@ -66,7 +66,7 @@ func (w *Worker) answer(ctx context.Context, r *events.Request, received time.Ti
 	if err != nil {
 		return w.unanswered(ctx, r, err)
 	}
-	r.Data = nil // the picture is not needed any more, and the wait may be long
+	w.forgetPicture(r) // it is not needed any more, and the wait may be long
 	decoded := time.Now()
 	w.in.decode.Record(ctx, decoded.Sub(received).Seconds(), w.in.model)
 
@@ -127,6 +127,24 @@ func (w *Worker) decode(ctx context.Context, r *events.Request) (it item, releas
 	}
 	*buffer = it.data
 	return it, release, nil
+}
+
+// pictureMemory is memory that an earlier delivery's picture was in; nil when there is none.
+func (w *Worker) pictureMemory() []byte {
+	if memory, ok := w.pictures.Get().(*[]byte); ok {
+		return *memory
+	}
+	return nil
+}
+
+// forgetPicture lets r's picture go once it is an item. Another delivery may use its memory, unless the item is the picture
+// itself.
+func (w *Worker) forgetPicture(r *events.Request) {
+	memory := r.Data
+	r.Data = nil
+	if w.Model.Input.Kind != models.KindEncoded {
+		w.pictures.Put(&memory)
+	}
 }
 
 // errPicture marks what went wrong with a picture, as opposed to what went wrong with everything else.

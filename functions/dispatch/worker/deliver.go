@@ -39,7 +39,7 @@ func (w *Worker) ServeHTTP(rw http.ResponseWriter, req *http.Request) {
 	w.in.held.Add(ctx, 1, w.in.model)
 	defer w.in.held.Add(ctx, -1, w.in.model)
 
-	r, err := events.ReadHTTPRequest(req, w.MaxBytes)
+	r, err := events.ReadHTTPRequest(req, w.MaxBytes, w.pictureMemory())
 	if err != nil {
 		w.close(ctx, rw, w.unreadable(ctx, req, err))
 		return

@@ -101,6 +101,7 @@ type Worker struct {
 
 	gate     *gate
 	decoding chan struct{} // one token a picture
+	pictures sync.Pool     // of *[]byte, one delivery's picture each
 	tensors  sync.Pool     // of *[]byte, one item's tensor each
 	served   served
 }

@@ -105,7 +105,7 @@ type broker struct {
 }
 
 func (b *broker) RoundTrip(req *http.Request) (*http.Response, error) {
-	r, err := events.ReadHTTPRequest(req, 1<<20)
+	r, err := events.ReadHTTPRequest(req, 1<<20, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -612,7 +612,7 @@ func TestAskPublishesOverHTTP(t *testing.T) {
 		if r.URL.Path == "/elsewhere" {
 			redirected.Store(true)
 		}
-		ev, err := events.ReadHTTPRequest(r, 1<<20)
+		ev, err := events.ReadHTTPRequest(r, 1<<20, nil)
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusBadRequest)
 			return

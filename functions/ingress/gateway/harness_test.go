@@ -184,7 +184,7 @@ func start(t *testing.T, change func(*setup)) *world {
 func (w *world) realBroker(t *testing.T, subscribe func(*world, *events.Request) *events.Result) http.Handler {
 	t.Helper()
 	subscriber := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-		ev, err := events.ReadHTTPRequest(r, 1<<20)
+		ev, err := events.ReadHTTPRequest(r, 1<<20, nil)
 		if err != nil {
 			t.Errorf("delivered: %v", err)
 			return

@@ -30,7 +30,7 @@ func TestThePageAsksTheRealService(t *testing.T) {
 	hub := replies.NewHub()
 	slow := make(chan *events.Request, 1)
 	broker := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		r, err := events.ReadHTTPRequest(req, 1<<20)
+		r, err := events.ReadHTTPRequest(req, 1<<20, nil)
 		switch {
 		case err != nil:
 			http.Error(w, err.Error(), http.StatusBadRequest)
