@@ -185,19 +185,21 @@ func timeEach(ctx context.Context, asks []func(context.Context) error) ([]float6
 	return times, nil
 }
 
-// throughput compares requests a second through Ebb with those of the limit at its best batch.
+// throughput compares requests a second through Ebb with those of the limit at its best batch. A round has to be long beside its
+// beginning and its end, when fewer requests are under way than may be: batches are small then, and a core is idle.
 func (b *bench) throughput(ctx context.Context) ([]figure, error) {
 	best, err := b.bestBatch(ctx)
 	if err != nil {
 		return nil, err
 	}
+	many := 3 * b.requests
 	var with, without, ratios []float64
 	for range b.rounds {
-		e, err := rate(ctx, b.requests, b.concurrency, 1, b.viaEbb)
+		e, err := rate(ctx, many, b.concurrency, 1, b.viaEbb)
 		if err != nil {
 			return nil, err
 		}
-		l, err := b.limit(ctx, best)
+		l, err := b.limit(ctx, many, best)
 		if err != nil {
 			return nil, err
 		}
@@ -214,7 +216,7 @@ func (b *bench) throughput(ctx context.Context) ([]figure, error) {
 func (b *bench) bestBatch(ctx context.Context) (int, error) {
 	best, bestRate := 0, 0.0
 	for size := 1; size <= b.model.Batching.Size; size *= 2 {
-		rate, err := b.limit(ctx, size)
+		rate, err := b.limit(ctx, b.requests, size)
 		if err != nil {
 			return 0, err
 		}
@@ -226,9 +228,9 @@ func (b *bench) bestBatch(ctx context.Context) (int, error) {
 	return best, nil
 }
 
-// limit is how many pictures a second go through decode, resize and Predict with batches of the given size.
-func (b *bench) limit(ctx context.Context, size int) (float64, error) {
-	return rate(ctx, b.requests, b.concurrency, size, func(ctx context.Context) error {
+// limit is how many pictures a second, of so many, go through decode, resize and Predict with batches of the given size.
+func (b *bench) limit(ctx context.Context, pictures, size int) (float64, error) {
+	return rate(ctx, pictures, b.concurrency, size, func(ctx context.Context) error {
 		var tensors []byte
 		for range size {
 			var err error

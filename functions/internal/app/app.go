@@ -74,9 +74,7 @@ func realMain(name string, run func(ctx context.Context, a *App) error, lookup e
 
 	ctx, stop := withSignals(context.Background(), a.Logger)
 	defer stop()
-	if _, set := lookup.Lookup("GOGC"); !set {
-		debug.SetGCPercent(gcPercent)
-	}
+	CollectSeldom(lookup)
 
 	if err := runWithTelemetry(ctx, a, run); err != nil && (ctx.Err() == nil || !errors.Is(err, context.Canceled)) {
 		if format == formatText {
@@ -87,6 +85,13 @@ func realMain(name string, run func(ctx context.Context, a *App) error, lookup e
 		return 1
 	}
 	return 0
+}
+
+// CollectSeldom has garbage collected as seldom as suits functions, unless GOGC is set.
+func CollectSeldom(lookup envconfig.Lookuper) {
+	if _, set := lookup.Lookup("GOGC"); !set {
+		debug.SetGCPercent(gcPercent)
+	}
 }
 
 // tell tells a person what went wrong.
