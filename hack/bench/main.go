@@ -44,7 +44,7 @@ func main() {
 	flag.StringVar(&o.model, "model", "dog", "the model that is asked")
 	flag.IntVar(&o.concurrency, "concurrency", 16, "requests under way at once, for throughput")
 	flag.IntVar(&o.requests, "requests", 240, "requests in a round of throughput; without RabbitMQ three times as many")
-	flag.IntVar(&o.pairs, "pairs", 500, "requests of which the latency is measured, each beside one without Ebb")
+	flag.IntVar(&o.pairs, "pairs", 1000, "requests of which the latency is measured, each beside one without Ebb")
 	flag.IntVar(&o.rounds, "rounds", 5, "rounds; the median counts")
 	flag.StringVar(&o.only, "only", "", "measure only one of: batcher, path, idle, brokers")
 	flag.StringVar(&o.profile, "cpuprofile", "", "write a CPU profile of what is measured in this process to a file")

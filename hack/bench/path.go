@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net/http"
 	"os"
 	"slices"
@@ -163,10 +164,13 @@ func (b *bench) latency(ctx context.Context) (_ []figure, err error) {
 		with, without, hops = append(with, times[0]), append(without, times[1]), append(hops, times[2])
 		added = append(added, times[0]-times[1])
 	}
+	// Of n values the median lies, 95 times in 100, between those that are so many of its standard deviations (half the root of
+	// n, in places) away from the middle one.
+	sure := 1.96 / 2 / math.Sqrt(float64(len(added)))
 	return []figure{
 		{Name: "one at a time: added latency, p50", Value: quantile(added, 0.5), Unit: "ms", Goal: 1, Better: lower,
-			Note: fmt.Sprintf("of %d pairs; p50 %.1f ms through Ebb, %.1f ms at the limit; three bare HTTP hops of %d KB take %.2f ms",
-				len(added), quantile(with, 0.5), quantile(without, 0.5), len(b.data)>>10, quantile(hops, 0.5))},
+			Note: fmt.Sprintf("of %d pairs; with 95 %% confidence %.2f to %.2f ms; p50 %.1f ms through Ebb, %.1f ms at the limit; three bare HTTP hops of %d KB take %.2f ms",
+				len(added), quantile(added, 0.5-sure), quantile(added, 0.5+sure), quantile(with, 0.5), quantile(without, 0.5), len(b.data)>>10, quantile(hops, 0.5))},
 		{Name: "one at a time: latency, p50, to the limit's", Value: quantile(with, 0.5) / quantile(without, 0.5), Unit: "×", Better: lower},
 		{Name: "one at a time: latency, p99, to the limit's", Value: quantile(with, 0.99) / quantile(without, 0.99), Unit: "×", Better: lower},
 	}, nil
