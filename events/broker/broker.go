@@ -89,7 +89,6 @@ func newTransport() *http.Transport {
 		MaxIdleConnsPerHost: 4 * trigger.MaxParallelism, // of several Triggers with one subscriber
 		IdleConnTimeout:     90 * time.Second,
 		DisableCompression:  true, // answers are small
-		WriteBufferSize:     64 << 10,
 	}
 }
 
