@@ -107,24 +107,30 @@ func rate(ctx context.Context, requests, concurrency, size int, do func(context.
 
 // askHTTP posts a picture; anything but an answer is an error.
 func askHTTP(ctx context.Context, client *http.Client, url string, data []byte) error {
+	_, err := answerHTTP(ctx, client, url, data)
+	return err
+}
+
+// answerHTTP posts a picture and returns the answer; anything else is an error.
+func answerHTTP(ctx context.Context, client *http.Client, url string, data []byte) ([]byte, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(data))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	req.Header.Set("Content-Type", http.DetectContentType(data))
 	resp, err := client.Do(req)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	body, err := io.ReadAll(resp.Body)
 	_ = resp.Body.Close() // it was read to its end
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s: %s: %s", url, resp.Status, body)
+		return nil, fmt.Errorf("%s: %s: %s", url, resp.Status, body)
 	}
-	return nil
+	return body, nil
 }
 
 // freePort is a port that nobody uses at the moment.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -121,72 +122,107 @@ func (b *bench) predict(ctx context.Context, tensor []byte, n int) error {
 	return nil
 }
 
-// alone asks once, without Ebb.
-func (b *bench) alone(ctx context.Context) error {
-	tensor, err := b.tensor(nil)
-	if err != nil {
-		return err
-	}
-	return b.predict(ctx, tensor, 1)
+// asked is one lone request, in milliseconds.
+type asked struct {
+	took, decoding float64
 }
+
+// timedViaEbb asks once over HTTP. How long decoding took is what the answer says.
+func (b *bench) timedViaEbb(ctx context.Context) (asked, error) {
+	began := time.Now()
+	body, err := answerHTTP(ctx, b.client, b.url, b.data)
+	took := since(began)
+	if err != nil {
+		return asked{}, err
+	}
+	var answer struct {
+		Results []struct {
+			Timing struct {
+				Decode float64 `json:"decode"`
+			} `json:"timing_ms"`
+		} `json:"results"`
+	}
+	if err := json.Unmarshal(body, &answer); err != nil {
+		return asked{}, err
+	}
+	if len(answer.Results) != 1 {
+		return asked{}, fmt.Errorf("%d results for one model: %s", len(answer.Results), body)
+	}
+	return asked{took: took, decoding: answer.Results[0].Timing.Decode}, nil
+}
+
+// timedAlone asks once, without Ebb.
+func (b *bench) timedAlone(ctx context.Context) (asked, error) {
+	began := time.Now()
+	tensor, err := b.tensor(nil)
+	decoding := since(began)
+	if err != nil {
+		return asked{}, err
+	}
+	err = b.predict(ctx, tensor, 1)
+	return asked{took: since(began), decoding: decoding}, err
+}
+
+// since is how many milliseconds have passed.
+func since(began time.Time) float64 { return float64(time.Since(began)) / 1e6 }
+
+// alike is how far apart the times that decoding took in a pair may be, as a part of them.
+const alike = 0.05
 
 // latency asks one thing at a time, through Ebb and without it, and sends the same bytes over three bare HTTP hops, which is
 // what the design cannot do without: to ingress, to the broker, to dispatch.
 //
-// What Ebb adds is the median of the differences within pairs: decoding takes either of two times, a fifth apart, by the core
-// that Go's monitor thread happens to run on, so that two medians may differ by that much with nothing between them. Who of a pair
-// comes first changes with each, since what ran before leaves its traces in the caches and the heap.
+// What Ebb adds is the median of the differences within pairs. Decoding takes either of two times, an eighth apart, by the core
+// that Go's monitor thread happens to run on, and who meets it more often is chance, but the same chance for a whole run: so only
+// pairs count in which decoding took equally long. Who of a pair comes first changes with each, since what ran before leaves its
+// traces in the caches and the heap.
 func (b *bench) latency(ctx context.Context) (_ []figure, err error) {
 	first, stop, err := chain(ctx, b.client, 3)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, stop()) }()
-	bare := func(ctx context.Context) error { return askHTTP(ctx, b.client, first, b.data) }
 
 	const warm = 10
 	var with, without, added, hops []float64
 	for i := range b.pairs + warm {
-		pair := []func(context.Context) error{b.viaEbb, b.alone}
-		if i%2 == 1 {
-			slices.Reverse(pair)
+		pair := []func(context.Context) (asked, error){b.timedViaEbb, b.timedAlone}
+		var of [2]asked
+		for j := range pair {
+			who := (i + j) % len(pair)
+			if of[who], err = pair[who](ctx); err != nil {
+				return nil, err
+			}
 		}
-		times, err := timeEach(ctx, append(pair, bare))
-		if err != nil {
+		began := time.Now()
+		if err := askHTTP(ctx, b.client, first, b.data); err != nil {
 			return nil, err
 		}
+		hop := since(began)
 		if i < warm {
 			continue
 		}
-		if i%2 == 1 {
-			slices.Reverse(times[:len(pair)])
+		ebb, alone := of[0], of[1]
+		with, without, hops = append(with, ebb.took), append(without, alone.took), append(hops, hop)
+		if math.Abs(ebb.decoding-alone.decoding) <= alike*alone.decoding {
+			added = append(added, ebb.took-alone.took)
 		}
-		with, without, hops = append(with, times[0]), append(without, times[1]), append(hops, times[2])
-		added = append(added, times[0]-times[1])
+	}
+	if len(added) == 0 {
+		return nil, errors.New("decoding never took equally long with and without Ebb: the machine is too busy to compare them")
 	}
 	// Of n values the median lies, 95 times in 100, between those that are so many of its standard deviations (half the root of
 	// n, in places) away from the middle one.
 	sure := 1.96 / 2 / math.Sqrt(float64(len(added)))
 	return []figure{
 		{Name: "one at a time: added latency, p50", Value: quantile(added, 0.5), Unit: "ms", Goal: 1, Better: lower,
-			Note: fmt.Sprintf("of %d pairs; with 95 %% confidence %.2f to %.2f ms; p50 %.1f ms through Ebb, %.1f ms at the limit; three bare HTTP hops of %d KB take %.2f ms",
-				len(added), quantile(added, 0.5-sure), quantile(added, 0.5+sure), quantile(with, 0.5), quantile(without, 0.5), len(b.data)>>10, quantile(hops, 0.5))},
+			Note: fmt.Sprintf("of %d pairs, of %d, in which decoding took equally long; with 95 %% confidence %.2f to %.2f ms; p50 %.1f ms through Ebb, "+
+				"%.1f ms at the limit; three bare HTTP hops of %d KB take %.2f ms",
+				len(added), len(with), quantile(added, 0.5-sure), quantile(added, 0.5+sure), quantile(with, 0.5), quantile(without, 0.5),
+				len(b.data)>>10, quantile(hops, 0.5))},
 		{Name: "one at a time: latency, p50, to the limit's", Value: quantile(with, 0.5) / quantile(without, 0.5), Unit: "×", Better: lower},
 		{Name: "one at a time: latency, p99, to the limit's", Value: quantile(with, 0.99) / quantile(without, 0.99), Unit: "×", Better: lower},
 	}, nil
-}
-
-// timeEach asks each in turn and returns how long it took, in milliseconds.
-func timeEach(ctx context.Context, asks []func(context.Context) error) ([]float64, error) {
-	times := make([]float64, len(asks))
-	for i, ask := range asks {
-		start := time.Now()
-		if err := ask(ctx); err != nil {
-			return nil, err
-		}
-		times[i] = float64(time.Since(start)) / 1e6
-	}
-	return times, nil
 }
 
 // throughput compares requests a second through Ebb with those of the limit at its best batch. A round has to be long beside its
