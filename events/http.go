@@ -59,7 +59,7 @@ func NewHTTPRequest(ctx context.Context, url string, r *Request) (*http.Request,
 type attribute struct{ header, value string }
 
 // writeAttributes writes the attributes of an event, which have been checked, into headers as the SDK would. The SDK puts an
-// event together, checks it again and takes it apart, which takes as long as all the rest.
+// event together, checks it again and takes it apart, which takes nearly as long as all the rest.
 func writeAttributes(h http.Header, typ, id, source string, t time.Time, more []attribute) {
 	for _, a := range append([]attribute{
 		{"Ce-Specversion", event.CloudEventsVersionV1},

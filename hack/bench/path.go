@@ -12,6 +12,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/ebb-inference/ebb/functions/ingress/ask"
 	"github.com/ebb-inference/ebb/functions/local/system"
 	"github.com/ebb-inference/ebb/models"
 	"github.com/ebb-inference/ebb/models/picture"
@@ -127,7 +128,7 @@ type asked struct {
 	took, decoding float64
 }
 
-// timedViaEbb asks once over HTTP. How long decoding took is what the answer says.
+// timedViaEbb asks once over HTTP. How long decoding took is what the answer says: with reading the picture, not a hundredth of it.
 func (b *bench) timedViaEbb(ctx context.Context) (asked, error) {
 	began := time.Now()
 	body, err := answerHTTP(ctx, b.client, b.url, b.data)
@@ -135,18 +136,12 @@ func (b *bench) timedViaEbb(ctx context.Context) (asked, error) {
 	if err != nil {
 		return asked{}, err
 	}
-	var answer struct {
-		Results []struct {
-			Timing struct {
-				Decode float64 `json:"decode"`
-			} `json:"timing_ms"`
-		} `json:"results"`
-	}
+	var answer ask.Response
 	if err := json.Unmarshal(body, &answer); err != nil {
 		return asked{}, err
 	}
-	if len(answer.Results) != 1 {
-		return asked{}, fmt.Errorf("%d results for one model: %s", len(answer.Results), body)
+	if len(answer.Results) != 1 || answer.Results[0].Timing == nil {
+		return asked{}, fmt.Errorf("the answer does not say where its time went: %s", body)
 	}
 	return asked{took: took, decoding: answer.Results[0].Timing.Decode}, nil
 }
